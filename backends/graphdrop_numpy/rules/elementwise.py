@@ -1,0 +1,72 @@
+"""NumPy rules of `graphdrop.ops.elementwise`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+from graphdrop.ops import elementwise as ops
+
+Array = np.ndarray[Any, Any]
+
+
+def rsqrt(x: Array) -> Array:
+    return 1 / np.sqrt(x)
+
+
+def sigmoid(x: Array) -> Array:
+    # exp of a negative number never overflows
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
+
+
+def softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def relu(x: Array, out: Array | None = None) -> Array:
+    return np.maximum(x, x.dtype.type(0), out=out)
+
+
+def erf(x: Array) -> Array:
+    return scipy.special.erf(x).astype(x.dtype, copy=False)
+
+
+def lgamma(x: Array) -> Array:
+    return scipy.special.gammaln(x).astype(x.dtype, copy=False)
+
+
+def polygamma(x: Array, *, order: int) -> Array:
+    return scipy.special.polygamma(order, x).astype(x.dtype, copy=False)
+
+
+def cast(x: Array, *, dtype: Any) -> Array:
+    return x.astype(dtype)
+
+
+def identity(x: Array) -> Array:
+    return x
+
+
+RULES = {
+    ops.add: np.add, ops.sub: np.subtract, ops.mul: np.multiply, ops.div: np.divide,
+    ops.floordiv: np.floor_divide, ops.mod: np.mod, ops.neg: np.negative, ops.pow: np.power,
+    ops.maximum: np.maximum, ops.minimum: np.minimum, ops.abs: np.abs, ops.sign: np.sign,
+    ops.floor: np.floor, ops.ceil: np.ceil, ops.round: np.rint, ops.trunc: np.trunc,
+    ops.square: np.square, ops.exp: np.exp, ops.expm1: np.expm1, ops.log: np.log,
+    ops.log1p: np.log1p, ops.log2: np.log2, ops.sqrt: np.sqrt, ops.rsqrt: rsqrt, ops.sin: np.sin,
+    ops.cos: np.cos, ops.tan: np.tan, ops.arcsin: np.arcsin, ops.arccos: np.arccos,
+    ops.arctan: np.arctan, ops.arctan2: np.arctan2, ops.sinh: np.sinh, ops.cosh: np.cosh,
+    ops.tanh: np.tanh, ops.arcsinh: np.arcsinh, ops.arccosh: np.arccosh,
+    ops.arctanh: np.arctanh, ops.erf: erf, ops.lgamma: lgamma, ops.polygamma: polygamma,
+    ops.sigmoid: sigmoid, ops.softplus: softplus, ops.relu: relu, ops.equal: np.equal,
+    ops.not_equal: np.not_equal, ops.less: np.less, ops.less_equal: np.less_equal,
+    ops.greater: np.greater, ops.greater_equal: np.greater_equal,
+    ops.logical_and: np.logical_and, ops.logical_or: np.logical_or,
+    ops.logical_xor: np.logical_xor, ops.logical_not: np.logical_not, ops.isnan: np.isnan,
+    ops.isinf: np.isinf, ops.bitwise_and: np.bitwise_and, ops.bitwise_or: np.bitwise_or,
+    ops.bitwise_xor: np.bitwise_xor, ops.bitwise_not: np.bitwise_not, ops.where: np.where,
+    ops.stop_gradient: identity, ops._cast: cast,
+}  # fmt: skip

@@ -1,0 +1,9 @@
+"""NumPy rules of `graphdrop.ops.linalg`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphdrop.ops import linalg as ops
+
+RULES = {ops._matmul: np.matmul}

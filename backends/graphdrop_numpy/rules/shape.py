@@ -1,0 +1,13 @@
+"""NumPy rules of `graphdrop.ops.shape`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphdrop.ops import shape as ops
+
+RULES = {
+    ops.reshape: lambda x, *, shape: x.reshape(shape),
+    ops.transpose: lambda x, *, axes: x.transpose(axes),
+    ops.broadcast_to: lambda x, *, shape: np.broadcast_to(x, shape),
+}

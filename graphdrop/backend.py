@@ -1,0 +1,110 @@
+"""What a backend is, and how one is found.
+
+A backend is a value.  Packages offer one under the entry-point group `graphdrop.backends`; graphdrop
+itself never imports a backend by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from .errors import BackendError
+from .graph import Node
+from .op import Op
+from .types import Atom
+
+GROUP = "graphdrop.backends"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a backend compiles: a closed graph.
+
+    inputs   leaves whose arrays are given at each call, in this order
+    outputs  what is computed
+    atoms    the symbolic sizes that the inputs fix; `Executable.run` gets their values
+    """
+
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    atoms: tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One step of a profiled call: what ran, for which nodes, how long (seconds), on how much."""
+
+    op: str
+    origin: str
+    seconds: float
+    bytes: int
+    fallback: str | None = None  # why a backend handed the step to another, if it did
+
+
+class Executable(Protocol):
+    """A compiled graph.  Runs in several threads at once; outputs are new arrays of its own."""
+
+    def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
+        """The outputs for the inputs' arrays and the atoms' values."""
+
+    def observe(
+        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None]
+    ) -> list[Any]:
+        """As `run`, calling `seen(node, value, seconds)` after every step; for the profiler."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How graphs are computed.
+
+    name         what users pass as backend=
+    rules        op -> how this backend computes it (of the backend's own kind)
+    compile      graph -> executable
+    unsupported  op -> why this backend does not compute it
+    """
+
+    name: str
+    rules: Mapping[Op, Any]
+    compile: Callable[[Graph], Executable]
+    to_device: Callable[[Any], Any]
+    to_host: Callable[[Any], Any]
+    unsupported: Mapping[Op, str] = field(default_factory=dict)
+
+
+# what "auto" takes, best first, of those installed
+PREFERENCE = ("llvm", "numpy")
+
+_loaded: dict[str, Backend] = {}
+
+
+def available() -> list[str]:
+    """The names of the installed backends."""
+    return sorted({e.name for e in entry_points(group=GROUP)} | set(_loaded))
+
+
+def register(backend: Backend) -> None:
+    """Offer a backend without packaging it."""
+    if backend.name in available():
+        raise BackendError(f"a backend named {backend.name!r} already exists")
+    _loaded[backend.name] = backend
+
+
+def get_backend(name: str) -> Backend:
+    """The backend called `name`; "auto" takes the fastest installed."""
+    if name == "auto":
+        name = next((n for n in PREFERENCE if n in available()), name)
+    if name in _loaded:
+        return _loaded[name]
+    found = {e.name: e for e in entry_points(group=GROUP)}
+    if name not in found:
+        raise BackendError(
+            f"unknown backend {name!r}; installed are {', '.join(available()) or 'none'} "
+            f"(and 'auto'); a backend is a package with an entry point in {GROUP!r}"
+        )
+    backend = found[name].load()
+    if not isinstance(backend, Backend):
+        raise BackendError(f"the entry point {name!r} gives {backend!r}, not a graphdrop Backend")
+    return _loaded.setdefault(name, backend)

@@ -1,0 +1,155 @@
+"""Arguments of a call: matched to inputs, checked, and their sizes bound to the symbolic ones."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, ShapeError
+from .graph import Node, format_origin
+from .types import Atom, Size, atoms_of, evaluate, plain_atom
+
+SIZES_KEPT = 1024  # sets of sizes whose checks are remembered as passed
+
+
+class Binder:
+    """Checks the arguments of one compiled function.
+
+    inputs  the function's inputs
+    order   the toposorted graph as the user built it: its size checks hold at every call
+    atoms   the symbolic sizes that the inputs fix, in the order of the values `bind` returns
+    """
+
+    def __init__(self, inputs: Sequence[Node], order: Sequence[Node]) -> None:
+        self.inputs = list(inputs)
+        self.names = {n.name: i for i, n in enumerate(inputs) if n.name}
+        axes = [(plain_atom(s), i, a) for i, n in enumerate(inputs) for a, s in enumerate(n.shape)]
+        # where the value of each atom is read: the first input axis that is just that atom
+        self.source: dict[Atom, tuple[int, int]] = {}
+        for atom, i, a in axes:
+            if atom is not None:
+                self.source.setdefault(atom, (i, a))
+        self.atoms = tuple(self.source)
+        self._read = tuple(self.source.values())
+        self.dtypes = [n.dtype for n in inputs]
+        self.ranks = [n.ndim for n in inputs]
+        self.checks = [(a, b, n) for n in order for a, b in n.checks if self._static((a, b))]
+        self._passed: OrderedDict[tuple[int, ...], tuple[Any, ...]] = OrderedDict()
+        self._require_bound(order)
+
+    def _static(self, sizes: Sequence[Size]) -> bool:
+        return all(a in self.source for a in atoms_of(sizes))
+
+    def _require_bound(self, order: Sequence[Node]) -> None:
+        for node in order:
+            shape = getattr(node.type, "shape", ())
+            for atom in atoms_of([*shape, *node.params.values()]):
+                if atom.kind != "value" and atom not in self.source:
+                    raise InputError(
+                        f"the size {atom} of {node!r} (built at {format_origin(node.origin)}) is "
+                        f"not fixed by any input; declare an input whose shape has it"
+                    )
+
+    def bind(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str
+    ) -> tuple[list[Any], tuple[int, ...]]:
+        """Arrays for the inputs, and the values of `atoms`."""
+        values = self._arrange(args, kwargs, name) if kwargs or len(args) != len(self.inputs) else args
+        arrays = [
+            v if type(v) is np.ndarray and v.dtype == d and v.ndim == r else self._convert(i, v)
+            for i, (v, d, r) in enumerate(zip(values, self.dtypes, self.ranks, strict=True))
+        ]
+        sizes = tuple([arrays[i].shape[a] for i, a in self._read])
+        shapes = tuple([a.shape for a in arrays])
+        if self._passed.get(sizes) != shapes:
+            self._check(arrays, sizes)
+            self._passed[sizes] = shapes
+            while len(self._passed) > SIZES_KEPT:
+                self._passed.popitem(last=False)
+        return arrays, sizes
+
+    def _arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> list[Any]:
+        listed = ", ".join(repr(n) for n in self.inputs) or "none"
+        if len(args) > len(self.inputs):
+            raise InputError(f"{name} takes {len(self.inputs)} input(s) ({listed}), got {len(args)}")
+        missing = object()
+        values: list[Any] = [*args, *[missing] * (len(self.inputs) - len(args))]
+        for key, value in kwargs.items():
+            if key not in self.names:
+                raise InputError(f"{name} has no input called {key!r}; its inputs are {listed}")
+            if values[self.names[key]] is not missing:
+                raise InputError(f"{name} got the input {key!r} twice")
+            values[self.names[key]] = value
+        absent = [repr(n) for n, v in zip(self.inputs, values, strict=True) if v is missing]
+        if absent:
+            raise InputError(
+                f"{name} was called without {', '.join(absent)}; give one argument for each input"
+            )
+        return values
+
+    def _convert(self, index: int, value: Any) -> Any:
+        """An array for one input from something that is not quite one."""
+        node = self.inputs[index]
+        what = f"input {node.name or index!r} {node.type}"
+        if isinstance(value, Node):
+            raise InputError(f"{what} got the symbolic {value!r}; call with arrays")
+        try:
+            # Python scalars and lists have no dtype of their own; arrays do
+            array = np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, node.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{what} cannot be made from {type(value).__name__}: {error}") from None
+        if not hasattr(value, "dtype"):
+            self._check_weak(node, value, what)
+        if array.dtype != node.dtype:
+            if not np.can_cast(array.dtype, node.dtype, "safe"):
+                raise InputError(
+                    f"{what} got {array.dtype} values; convert them with "
+                    f"array.astype({node.dtype.name!r}), or declare another dtype (declared at "
+                    f"{format_origin(node.origin)})"
+                )
+            array = array.astype(node.dtype)
+        if array.ndim != node.ndim:
+            raise InputError(
+                f"{what} takes {node.ndim} axes, got an array of shape {array.shape} (declared at "
+                f"{format_origin(node.origin)})"
+            )
+        return array
+
+    def _check_weak(self, node: Node, value: Any, what: str) -> None:
+        given = np.asarray(value)
+        order = "biuf"
+        if given.size and order.find(given.dtype.kind) > order.find(node.dtype.kind):
+            if not (given.dtype.kind == "i" and node.dtype.kind == "u"):
+                raise InputError(f"{what} got {given.dtype} values, which would be cut off")
+
+    def _check(self, arrays: Sequence[Any], sizes: tuple[int, ...]) -> None:
+        """Every declared and derived size against the arrays at hand."""
+        env = dict(zip(self.atoms, sizes, strict=True))
+        for node, array in zip(self.inputs, arrays, strict=True):
+            for axis, declared in enumerate(node.shape):
+                if self._static([declared]) and evaluate(declared, env) != array.shape[axis]:
+                    self._explain(node, axis, declared, array.shape[axis], env)
+        for a, b, node in self.checks:
+            if evaluate(a, env) != evaluate(b, env):
+                raise ShapeError(
+                    f"{node.op.name} needs {self._show(a, env)} and {self._show(b, env)} to be "
+                    f"equal (only a size declared as 1 broadcasts)\n"
+                    f"  built at {format_origin(node.origin)}"
+                )
+
+    def _show(self, size: Size, env: Mapping[Atom, int]) -> str:
+        return str(size) if isinstance(size, int) else f"{size} = {evaluate(size, env)}"
+
+    def _explain(
+        self, node: Node, axis: int, declared: Size, got: int, env: Mapping[Atom, int]
+    ) -> None:
+        here = f"{node.name or node!r} (axis {axis})"
+        atom = plain_atom(declared)
+        if atom is None:
+            raise ShapeError(f"{here} must have size {self._show(declared, env)}, got {got}")
+        i, a = self.source[atom]
+        first = f"{self.inputs[i].name or self.inputs[i]!r} (axis {a})"
+        raise ShapeError(f"dim '{atom}' is {env[atom]} in {first} but {got} in {here}")

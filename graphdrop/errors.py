@@ -1,0 +1,58 @@
+"""The exception tree.
+
+Every error a user can cause derives from `GraphdropError`, and from the builtin a NumPy user would
+expect (`ValueError`, `TypeError`, ...).  A message says what was attempted, on which types, where
+the user built it (file:line) and what to do instead.
+"""
+
+
+class GraphdropError(Exception):
+    """Base of all errors raised on purpose by graphdrop."""
+
+
+class ShapeError(GraphdropError, ValueError):
+    """Sizes or ranks do not fit, when building the graph or when calling a function."""
+
+
+class DTypeError(GraphdropError, TypeError):
+    """A dtype that the operation does not accept."""
+
+
+class ArgumentError(GraphdropError, ValueError):
+    """A parameter of an operation or of a library function has a value it cannot have."""
+
+
+class GraphError(GraphdropError, TypeError):
+    """A symbolic node was used where a value is needed (`if x > 0`, `np.asarray(x)`, ...)."""
+
+
+class GradientError(GraphdropError, ValueError):
+    """A gradient that does not exist: of a non-scalar, through an integer, of a gradient-less op."""
+
+
+class DisconnectedError(GradientError):
+    """The cost does not depend on a variable it is differentiated by."""
+
+
+class RandomError(GraphdropError, ValueError):
+    """Misuse of a random stream: a rate out of range, two draws with one site, a bad seed."""
+
+
+class InputError(GraphdropError, ValueError):
+    """A compiled function's inputs do not fit: missing, unused, unknown, wrong dtype or rank."""
+
+
+class BackendError(GraphdropError, RuntimeError):
+    """A backend is unknown, not installed, or cannot run an operation."""
+
+
+class NanError(GraphdropError, ArithmeticError):
+    """The NaN detector found a NaN or an infinity."""
+
+
+class CheckError(GraphdropError, AssertionError):
+    """A run-time assertion written with `gd.assert_` failed."""
+
+
+class CheckpointError(GraphdropError, ValueError):
+    """A checkpoint file is malformed, truncated, tampered with, or does not fit the model."""

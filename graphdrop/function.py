@@ -1,0 +1,309 @@
+"""Compiled functions: from a graph of nodes to something that is called with arrays."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .backend import Executable, Graph, get_backend
+from .binding import Binder
+from .errors import ArgumentError, DTypeError, InputError, NanError, ShapeError
+from .graph import Node, format_origin, leaves, toposort
+from .op import as_node, constant, constant_value
+from .ops.leaf import Shared
+from .ops.leaf import _input as input_op
+from .replay import find_draws, regenerate_mask
+from .rewrite import Trace, optimize as rewrite
+from .substitute import substitute
+from .types import Dim, unify
+
+# guards the moment in which shared values are read or replaced together
+_commit = threading.Lock()
+
+
+def function(
+    inputs: Sequence[Node],
+    outputs: Any = None,
+    updates: Any = None,
+    givens: Any = None,
+    *,
+    backend: str = "auto",
+    name: str | None = None,
+    on_unused_input: str = "raise",
+    optimize: bool = True,
+    check_nan: bool = False,
+) -> Function:
+    """Compile a graph into a callable.
+
+    inputs           input nodes, in the order of the arguments
+    outputs          a node, or nodes in lists, tuples and dicts; results come back the same way
+    updates          new values of shared variables: a dict, or a list of (shared, node) pairs
+    givens           replacements made before anything else: a dict or pairs (node, node or value)
+    backend          "numpy", "llvm", "cupy" or "auto"
+    on_unused_input  "raise", "warn" or "ignore"
+    optimize         whether rewrites run; results agree either way
+    check_nan        stop at the first NaN or infinity, naming the line that made it; slow
+    """
+    if on_unused_input not in ("raise", "warn", "ignore"):
+        raise ArgumentError(
+            f"on_unused_input must be 'raise', 'warn' or 'ignore', got {on_unused_input!r}"
+        )
+    return Function(inputs, outputs, updates, givens, backend=backend, name=name,
+                    on_unused_input=on_unused_input, optimize=optimize, check_nan=check_nan)
+
+
+class Function:
+    """A compiled function.  Call it with arrays, by position or by input name.
+
+    inputs    the input nodes
+    shared    the shared variables it reads or updates
+    streams   the random streams it draws from
+    call      the number of the last call that drew, None before the first
+    backend   the name of the backend
+    trace     the rewrites that fired
+    graph     what the backend compiled
+    """
+
+    def __init__(
+        self, inputs: Any, outputs: Any, updates: Any, givens: Any, *, backend: str,
+        name: str | None, on_unused_input: str, optimize: bool, check_nan: bool,
+    ) -> None:  # fmt: skip
+        self.name = name or "function"
+        self.inputs = _check_inputs(inputs)
+        self.check_nan = check_nan
+        self.call: int | None = None
+        results, self._structure = tree.flatten(outputs)
+        update_pairs = _check_updates(updates)
+        targets = [as_node(r) for r in results] + [new for _, new in update_pairs]
+        replaced = dict(_check_given(old, new) for old, new in _pairs(givens, "givens"))
+        targets = substitute(targets, replaced)
+        self._check_leaves(targets, replaced, on_unused_input)
+
+        self.updated = [old for old, _ in update_pairs]
+        self.updated_order = sorted(self.updated, key=lambda s: s.serial)
+        found = leaves(targets)
+        chosen = get_backend(backend)
+        self.backend = chosen.name
+        user_graph = toposort(targets)
+        self.draws = find_draws(user_graph)
+        self.streams = list(self.draws.streams)
+        self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
+        self.binder = Binder(self.inputs, user_graph)
+        self.trace: Trace = []
+        if optimize:
+            targets, self.trace = rewrite(targets)
+        keys = [s.key for s in self.streams]
+        self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
+        self.executable: Executable = chosen.compile(self.graph)
+        self._flags = self._compile_flags(chosen)
+        self._last_sizes: tuple[int, ...] | None = None
+
+    def _check_leaves(self, targets: list[Node], givens: Mapping[Node, Node], unused: str) -> None:
+        found = leaves(targets)
+        known = set(self.inputs)
+        for node in found:
+            if node.op is input_op and node not in known:
+                raise InputError(
+                    f"{self.name} needs the input {node!r} (declared at "
+                    f"{format_origin(node.origin)}); add it to the inputs, or give it a value with "
+                    f"givens={{{node.name or 'node'}: ...}}"
+                )
+        for node in self.inputs:
+            if node not in found and unused != "ignore":
+                why = "is replaced by givens" if node in givens else "is not used by any output"
+                message = (
+                    f"input {node!r} of {self.name} {why} (declared at "
+                    f"{format_origin(node.origin)}); remove it, or pass on_unused_input='ignore'"
+                )
+                if unused == "raise":
+                    raise InputError(message)
+                warnings.warn(message, stacklevel=4)
+
+    def _compile_flags(self, backend: Any) -> Executable | None:
+        """What tells whether a call draws, where that depends on more than a constant."""
+        flags = [f for f in self.draws.flags if constant_value(f) is None]
+        if not flags:
+            return None
+        graph = Graph((*self.inputs, *self.shared), tuple(flags), self.binder.atoms)
+        return backend.compile(graph)  # type: ignore[no-any-return]
+
+    # ---- calling
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arrays, sizes = self.binder.bind(args, kwargs, self.name)
+        with ExitStack() as held:
+            for variable in self.updated_order:
+                held.enter_context(variable.lock)
+            with _commit:
+                arrays += [s.array for s in self.shared]
+            arrays += self._keys(arrays, sizes)
+            if self.check_nan:
+                results = self.executable.observe(arrays, sizes, _raise_on_nan)
+            else:
+                results = self.executable.run(arrays, sizes)
+            self._last_sizes = sizes
+            if self.updated:
+                self._commit(results)
+        count = len(results) - len(self.updated)
+        return tree.unflatten(self._structure, results[:count])
+
+    def _keys(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
+        """The [seed, call] of every stream; streams that draw in this call advance."""
+        if not self.streams:
+            return []
+        flags = self._flags.run(list(arrays), sizes) if self._flags is not None else []
+        keys = []
+        for stream, active in zip(self.streams, self.draws.active(flags), strict=True):
+            number = 0
+            if active:
+                number = self.call = stream.take_call()
+            keys.append(np.array([stream.seed, number], np.uint64))
+        return keys
+
+    def _commit(self, results: list[Any]) -> None:
+        new = results[len(results) - len(self.updated) :]
+        for variable, array in zip(self.updated, new, strict=True):
+            if array.shape != variable.shape:
+                raise ShapeError(
+                    f"the update of {variable!r} gave shape {array.shape}; nothing was updated"
+                )
+        with _commit:
+            for variable, array in zip(self.updated, new, strict=True):
+                variable.replace(array)
+
+    # ---- looking inside
+    def mask(
+        self, name: str | int, call: int, *, rate: float | None = None, example: Any = None,
+        **sizes: int,
+    ) -> Any:  # fmt: skip
+        """The mask that the draw `name` (or site number) had in a call: bool, True where kept.
+
+        Sizes are those of this function's last call unless given by name; `rate` is needed only
+        where it is not a constant, `example` only where ids key the draw.
+        """
+        known = dict(zip(self.binder.atoms, self._last_sizes or (), strict=False))
+        return regenerate_mask(
+            self.draws.nodes, name, call, rate=rate, example=example, known=known, sizes=sizes
+        )
+
+    def profile(self, *args: Any, **kwargs: Any) -> Profile:
+        """Run one call and return the time of every step, with the user's lines.
+
+        Shared values are not updated and streams do not advance.
+        """
+        arrays, sizes = self.binder.bind(args, kwargs, self.name)
+        with _commit:
+            arrays += [s.array for s in self.shared]
+        keys = [np.array([s.seed, s.calls], np.uint64) for s in self.streams]
+        rows: list[tuple[Node, int, float]] = []
+        self.executable.observe(
+            arrays + keys, sizes, lambda n, v, t: rows.append((n, getattr(v, "nbytes", 0), t))
+        )
+        return Profile(rows)
+
+    def __repr__(self) -> str:
+        names = ", ".join(n.name or "?" for n in self.inputs)
+        return f"<graphdrop function {self.name}({names}) on {self.backend}>"
+
+
+class Profile:
+    """Seconds per step of one call, slowest first when printed."""
+
+    def __init__(self, rows: list[tuple[Node, int, float]]) -> None:
+        self.rows = [
+            {"op": n.op.name, "type": str(n.type), "seconds": t, "bytes": b,
+             "origin": format_origin(n.origin)}
+            for n, b, t in rows
+        ]  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(r["seconds"] for r in self.rows))  # type: ignore[misc]
+
+    def __str__(self) -> str:
+        lines = [f"{'microseconds':>12} {'share':>6}  operation"]
+        total = self.seconds or 1.0
+        for r in sorted(self.rows, key=lambda r: -r["seconds"]):  # type: ignore[operator]
+            t = float(r["seconds"])  # type: ignore[arg-type]
+            lines.append(
+                f"{t * 1e6:12.1f} {t / total:6.1%}  {r['op']} {r['type']}  {r['origin']}"
+            )
+        return "\n".join(lines)
+
+
+def _raise_on_nan(node: Node, value: Any, seconds: float) -> None:
+    if getattr(value, "dtype", None) is None or value.dtype.kind != "f":
+        return
+    if not np.isfinite(value).all():
+        kind = "NaN" if np.isnan(value).any() else "infinity"
+        raise NanError(
+            f"{node.op.name} made a {kind}: {node!r}\n  built at {format_origin(node.origin)}"
+        )
+
+
+# --------------------------------------------------------------------------------------------
+# checking what the user gave
+
+
+def _check_inputs(inputs: Any) -> list[Node]:
+    nodes = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    for node in nodes:
+        if not isinstance(node, Node):
+            raise InputError(f"inputs must be nodes made with gd.matrix() and the like, got {node!r}")
+        if isinstance(node, Shared):
+            raise InputError(f"{node!r} is shared; it is read without being an input")
+        if node.op is not input_op:
+            raise InputError(f"{node!r} is computed, so it cannot be an input; use givens")
+    if len(set(nodes)) != len(nodes):
+        raise InputError("an input is listed twice")
+    names = [n.name for n in nodes if n.name]
+    double = {n for n in names if names.count(n) > 1}
+    if double:
+        raise InputError(f"two inputs are called {', '.join(sorted(double))}; rename one")
+    return nodes
+
+
+def _pairs(value: Any, what: str) -> list[tuple[Any, Any]]:
+    if value is None:
+        return []
+    pairs = list(value.items()) if isinstance(value, Mapping) else list(value)
+    if any(not isinstance(p, (tuple, list)) or len(p) != 2 for p in pairs):
+        raise ArgumentError(f"{what} must be a dict or a list of pairs, got {value!r}")
+    return [(a, b) for a, b in pairs]
+
+
+def _check_given(old: Any, new: Any) -> tuple[Node, Node]:
+    if not isinstance(old, Node):
+        raise ArgumentError(f"givens replace nodes, got {old!r}")
+    node = new if isinstance(new, (Node, Dim)) else constant(new, old.dtype)
+    return old, as_node(node)
+
+
+def _check_updates(updates: Any) -> list[tuple[Shared, Node]]:
+    pairs = []
+    for old, new in _pairs(updates, "updates"):
+        if not isinstance(old, Shared):
+            raise InputError(f"only shared variables can be updated, got {old!r}")
+        node = as_node(new, None if isinstance(new, (Node, Dim)) else old.dtype)
+        if node.dtype != old.dtype:
+            raise DTypeError(
+                f"the update of {old!r} is {node!r} (built at {format_origin(node.origin)}); cast "
+                f"it with gd.cast(new, {old.dtype.name!r})"
+            )
+        if node.ndim != old.ndim:
+            raise ShapeError(f"the update of {old!r} has another number of axes: {node!r}")
+        for a, b in zip(old.shape, node.shape, strict=True):
+            unify(a, b, f"the update of {old!r} does not fit: sizes")
+        pairs.append((old, node))
+    if len({old for old, _ in pairs}) != len(pairs):
+        raise InputError("a shared variable is updated twice")
+    return pairs
+
+
+def _unique(nodes: Sequence[Shared]) -> list[Shared]:
+    return list(dict.fromkeys(nodes))

@@ -1,0 +1,293 @@
+"""Nodes: immutable, interned, and everything that walks them iteratively.
+
+A `Node` is one operation applied to other nodes.  Two nodes built the same way are one object, so
+common subexpressions merge as the graph is built and equality is identity.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from .errors import GraphError
+from .types import Atom, Dim, Size, TensorType, TupleType, Type, atoms_of
+
+if TYPE_CHECKING:
+    from .op import Op
+    from .ops.operators import Operators  # at run time ops/operators.py adds these to Node
+else:
+
+    class Operators:
+        __slots__ = ()
+
+
+Params: TypeAlias = Mapping[str, Any]
+NO_PARAMS: Params = MappingProxyType({})
+Origin: TypeAlias = "tuple[str, int] | None"  # the user's file and line
+
+_serial = itertools.count()
+_interned: dict[Hashable, weakref.ref[Node]] = {}
+
+
+class Node(Operators):
+    """One value of the graph: `op` applied to `inputs` with the constants `params`.
+
+    op       what is computed
+    inputs   the operand nodes
+    params   hashable constants by name (axes, shapes, sites); sizes in them may be Dims
+    type     TensorType, or TupleType for an op with several results
+    checks   pairs of sizes that must be equal at run time
+    origin   where the user built it, outside the key
+    """
+
+    __slots__ = (
+        "__weakref__", "checks", "inputs", "op", "origin", "params", "serial", "size_inputs",
+        "type", "value_atom",
+    )  # fmt: skip
+    # NumPy must leave `array + node` to Node.__radd__
+    __array_ufunc__ = None
+
+    op: Op
+    inputs: tuple[Node, ...]
+    params: Params
+    type: Any
+    checks: tuple[tuple[Size, Size], ...]
+    origin: Origin
+    serial: int
+    size_inputs: tuple[Node, ...]  # nodes whose values are sizes in `params` or `checks`
+    value_atom: Atom | None
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Node, ...],
+        params: Params,
+        type: Type,
+        checks: tuple[tuple[Size, Size], ...] = (),
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.params = params
+        self.type = type
+        self.checks = checks
+        self.origin = current_origin()
+        self.serial = next(_serial)
+        self.size_inputs = _size_inputs(params, checks) if params or checks else ()
+        self.value_atom = None
+
+    # ---- what the type says
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.tensor_type.dtype
+        return dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.tensor_type.shape)
+
+    @property
+    def shape(self) -> tuple[Size, ...]:
+        """The sizes: ints where known, else Dims, which work as graph values too."""
+        shape: tuple[Size, ...] = self.tensor_type.shape
+        return shape
+
+    @property
+    def tensor_type(self) -> TensorType:
+        if isinstance(self.type, TupleType):
+            raise GraphError(f"{self.op.name} has {len(self.type.items)} results; pick one first")
+        assert isinstance(self.type, TensorType)
+        return self.type
+
+    @property
+    def name(self) -> str | None:
+        """The name of an input or shared value; None for computed nodes."""
+        name: str | None = self.params.get("name")
+        return name if not self.inputs else None
+
+    @property
+    def dependencies(self) -> tuple[Node, ...]:
+        """Everything that must be computed first: operands, and nodes that give sizes."""
+        return self.inputs + self.size_inputs if self.size_inputs else self.inputs
+
+    # ---- what a node is not
+    def __bool__(self) -> bool:
+        raise GraphError(
+            f"{self!r} has no value while the graph is built, so `if`, `and`, `or` and `not` "
+            f"cannot test it; use gd.where(condition, a, b), & | ~, or compile a function"
+        )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise GraphError(
+            f"{self!r} is symbolic and has no array yet; use graphdrop's functions instead of "
+            f"NumPy's, or compute it with gd.function([...], node)"
+        )
+
+    def __iter__(self) -> Iterator[Node]:
+        if self.ndim == 0 or not isinstance(self.shape[0], int):
+            raise GraphError(
+                f"cannot iterate over {self!r}: its length is not known while the graph is "
+                f"built; use gd.scan, or declare a fixed size"
+            )
+        return (self[i] for i in range(self.shape[0]))
+
+    def __len__(self) -> int:
+        if self.ndim == 0 or not isinstance(self.shape[0], int):
+            raise GraphError(f"len() of {self!r} is not known yet; use .shape[0]")
+        return self.shape[0]
+
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Node:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise GraphError("nodes are not pickled; save values with gd.save")
+
+    def __repr__(self) -> str:
+        label = f" {self.name!r}" if self.name else ""
+        return f"<{self.op.name}{label} {self.type}>"
+
+
+def intern(
+    op: Op,
+    inputs: tuple[Node, ...],
+    params: Params,
+    make_type: Callable[[], tuple[Type, tuple[tuple[Size, Size], ...]]],
+) -> Node:
+    """The one node with this op, inputs and params; `make_type` runs only for a new one."""
+    # ids are safe: a live node keeps its inputs alive, and its entry goes before they do
+    key = (op, *map(id, inputs), freeze(params)) if params else (op, *map(id, inputs))
+    ref = _interned.get(key)
+    node = ref() if ref is not None else None
+    if node is not None:
+        return node
+    type, checks = make_type()
+    node = Node(op, inputs, params, type, checks)
+
+    def forget(dead: weakref.ref[Node], key: Hashable = key) -> None:
+        if _interned.get(key) is dead:
+            del _interned[key]
+
+    new = weakref.ref(node, forget)
+    while True:  # another thread may have built the same node meanwhile
+        winner = _interned.setdefault(key, new)
+        if winner is new:
+            return node
+        other = winner()
+        if other is not None:
+            return other
+        _interned.pop(key, None)
+
+
+def freeze(value: Any) -> Hashable:
+    """A hashable key in which 1, True, 1.0 and -0.0 differ."""
+    if isinstance(value, (bool, int, str)) or value is None:
+        return (type(value).__name__, value)
+    if isinstance(value, float):
+        return ("float", value.hex())
+    if isinstance(value, Mapping):
+        return tuple((k, freeze(v)) for k, v in value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple(map(freeze, value))
+    if isinstance(value, np.generic):
+        return ("np", value.dtype, value.tobytes())
+    assert isinstance(value, Hashable), f"{value!r} cannot be a parameter of an operation"
+    return value
+
+
+def _size_inputs(params: Params, checks: tuple[tuple[Size, Size], ...]) -> tuple[Node, ...]:
+    dims: list[Dim] = []
+    todo: list[Any] = [*params.values(), *checks]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Dim):
+            dims.append(value)
+        elif isinstance(value, tuple):
+            todo.extend(value)
+        elif isinstance(value, TensorType):
+            todo.extend(value.shape)
+    return tuple(atom.args[0] for atom in atoms_of(dims) if atom.kind == "value") if dims else ()
+
+
+# --------------------------------------------------------------------------------------------
+# origins
+
+_PACKAGE = str(Path(__file__).parent) + "/"
+_forced_origin: ContextVar[Origin] = ContextVar("graphdrop_origin", default=None)
+
+
+def current_origin() -> Origin:
+    """File and line of the nearest caller outside graphdrop, unless `origin_scope` says other."""
+    forced = _forced_origin.get()
+    if forced is not None:
+        return forced
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
+
+
+@contextmanager
+def origin_scope(origin: Origin) -> Iterator[None]:
+    """Nodes built inside carry `origin`: a gradient or a rewrite names the user's line."""
+    token = _forced_origin.set(origin)
+    try:
+        yield
+    finally:
+        _forced_origin.reset(token)
+
+
+def format_origin(origin: Origin) -> str:
+    return f"{origin[0]}:{origin[1]}" if origin else "an unknown place"
+
+
+# --------------------------------------------------------------------------------------------
+# walks
+
+
+def toposort(
+    outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None
+) -> list[Node]:
+    """All nodes that `outputs` depend on, operands first, in a reproducible order.
+
+    Nodes for which `stop` holds are listed, but not what they depend on.
+    """
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+            continue
+        if node in done:
+            continue
+        done.add(node)
+        stack.append((node, True))
+        if stop is None or not stop(node):
+            stack.extend((d, False) for d in reversed(node.dependencies) if d not in done)
+    return order
+
+
+def users(order: Sequence[Node]) -> dict[Node, list[Node]]:
+    """For every node of a toposorted list, the nodes that use it, once per use."""
+    found: dict[Node, list[Node]] = {node: [] for node in order}
+    for node in order:
+        for dependency in node.dependencies:
+            found[dependency].append(node)
+    return found
+
+
+def leaves(outputs: Iterable[Node]) -> list[Node]:
+    """The nodes without inputs that `outputs` depend on."""
+    return [n for n in toposort(outputs) if not n.inputs]

@@ -1,0 +1,267 @@
+"""What an operation is: a name, a type rule and a gradient; never computation.
+
+Also here, because calling an operation needs them: literals (`constant`, `size`) and `as_node`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+
+from .errors import ArgumentError, DTypeError, GraphdropError
+from .graph import NO_PARAMS, Node, current_origin, format_origin, intern
+from .types import (
+    Dim,
+    Size,
+    TensorType,
+    TupleType,
+    Type,
+    _checks,
+    as_dtype,
+    promote,
+)
+
+TypeRule: TypeAlias = Callable[..., Type]
+# vjp(g, y, *inputs, **params) -> one node or None for each input
+VjpRule: TypeAlias = Callable[..., Sequence["Node | None"]]
+# turns a user's call into operands and canonical params
+Prepare: TypeAlias = Callable[..., "tuple[Sequence[Node], dict[str, Any]]"]
+
+DEFAULT_FLOAT = np.dtype(np.float32)
+OPS: dict[str, Op] = {}
+
+
+class Op:
+    """An operation of the graph.  Calling it with nodes builds a node.
+
+    name         unique; what tables, pictures and messages call it
+    rule         type rule: operand types and params -> result type, or an error
+    prepare      optional: a user's call -> (operand nodes, canonical params)
+    vjp_rule     gradient as a graph expression; None: the op has no gradient
+    elementwise  operands broadcast; gradients are summed back by the caller of `vjp_rule`
+    view         the result may share memory with the first operand
+    """
+
+    def __init__(
+        self, name: str, rule: TypeRule, *, elementwise: bool = False, view: bool = False
+    ) -> None:
+        if name in OPS:
+            raise ArgumentError(f"an operation named {name!r} already exists")
+        parameters = inspect.signature(rule).parameters.values()
+        self.name = name
+        self.rule = rule
+        self.elementwise = elementwise
+        self.view = view
+        self.__doc__ = rule.__doc__
+        self.operand_names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.param_names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.defaults = {
+            p.name: p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+        }
+        self.prepare_rule: Prepare | None = None
+        self.vjp_rule: VjpRule | None = None
+        OPS[name] = self
+
+    def prepare(self, rule: Prepare) -> Prepare:
+        """Decorator: `rule` turns a user's call into (operand nodes, canonical params)."""
+        self.prepare_rule = rule
+        return rule
+
+    def vjp(self, rule: VjpRule) -> VjpRule:
+        """Decorator: `rule(g, y, *inputs, **params)` gives the gradient for each input.
+
+        An entry None means the result does not depend on that input in a differentiable way.
+        """
+        self.vjp_rule = rule
+        return rule
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        try:
+            if self.prepare_rule is not None:
+                operands, params = self.prepare_rule(*args, **params)
+            else:
+                operands = [as_node(a) for a in args]
+        except GraphdropError as error:
+            raise self._explain(error, args) from None
+        node = self.make(tuple(operands), params)
+        if isinstance(node.type, TupleType):
+            return tuple(get.make((node,), {"index": i}) for i in range(len(node.type.items)))
+        return node
+
+    def make(self, inputs: tuple[Node, ...], params: dict[str, Any] | None = None) -> Node:
+        """The node for operands and params that are already in canonical form."""
+        frozen = MappingProxyType(self._complete(params or {})) if self.param_names else NO_PARAMS
+        if params and not self.param_names:
+            raise TypeError(f"{self.name} takes no parameters, got {sorted(params)}")
+        return intern(self, inputs, frozen, lambda: self._infer(inputs, frozen))
+
+    def _complete(self, params: dict[str, Any]) -> dict[str, Any]:
+        full = {n: params.get(n, self.defaults.get(n, params)) for n in self.param_names}
+        missing = [n for n, v in full.items() if v is params]
+        unknown = set(params) - set(self.param_names)
+        if missing or unknown:
+            raise TypeError(
+                f"{self.name} takes the parameters {self.param_names}; "
+                f"missing {missing}, unknown {sorted(unknown)}"
+            )
+        return full
+
+    def _infer(
+        self, inputs: tuple[Node, ...], params: Any
+    ) -> tuple[Type, tuple[tuple[Size, Size], ...]]:
+        pending: list[tuple[Size, Size]] = []
+        token = _checks.set(pending)
+        try:
+            if not self.variadic and len(inputs) != len(self.operand_names):
+                raise ArgumentError(
+                    f"takes {len(self.operand_names)} operand(s) "
+                    f"({', '.join(self.operand_names)}), got {len(inputs)}"
+                )
+            return self.rule(*(n.type for n in inputs), **params), tuple(pending)
+        except GraphdropError as error:
+            raise self._explain(error, inputs) from None
+        finally:
+            _checks.reset(token)
+
+    def _explain(self, error: GraphdropError, args: Sequence[Any]) -> GraphdropError:
+        """The same error, naming operation, operand types and the user's line."""
+        if getattr(error, "explained", False):
+            return error
+        shown = ", ".join(repr(a) if isinstance(a, Node) else _brief(a) for a in args)
+        where = format_origin(current_origin())
+        new = type(error)(f"{self.name}({shown}): {error}\n  built at {where}")
+        new.explained = True  # type: ignore[attr-defined]
+        return new
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"array {value.dtype}{list(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@overload
+def op(rule: TypeRule) -> Op: ...
+@overload
+def op(*, view: bool = ..., name: str | None = ...) -> Callable[[TypeRule], Op]: ...
+def op(rule: TypeRule | None = None, *, view: bool = False, name: str | None = None) -> Any:
+    """Declare an operation from its type rule.
+
+    Positional arguments of the rule are operand types, keyword-only ones are params; the docstring
+    becomes the operation's.
+    """
+    if rule is None:
+        return lambda r: Op(name or r.__name__, r, view=view)
+    return Op(rule.__name__, rule)
+
+
+# --------------------------------------------------------------------------------------------
+# literals
+
+
+class Literal:
+    """A read-only array that hashes and compares by dtype, shape and bytes."""
+
+    __slots__ = ("_digest", "array")
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = np.array(array, order="C", copy=True)
+        self.array.flags.writeable = False
+        self._digest = hashlib.blake2b(self.array.tobytes(), digest_size=16).digest()
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.array.dtype, self.array.shape, self._digest
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self._key() == other._key()
+
+    def __repr__(self) -> str:
+        return _brief(self.array if self.array.ndim else self.array.item())
+
+
+@op(name="constant")
+def _constant(*, value: Literal) -> TensorType:
+    """An array known when the graph is built; merged by dtype, shape and bytes."""
+    return TensorType(value.array.dtype, value.array.shape)
+
+
+def constant(value: Any, dtype: Any = None) -> Node:
+    """A constant node of a scalar, array or nested list.
+
+    Python floats become float32 unless `dtype` says otherwise; NumPy data keep their dtype.
+    """
+    if isinstance(value, Node):
+        raise ArgumentError(f"{value!r} is a node already, not a constant's value")
+    weak = not isinstance(value, (np.ndarray, np.generic))
+    try:
+        array = np.asarray(value, dtype=dtype)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DTypeError(f"{_brief(value)} cannot become {dtype or 'an array'}: {error}") from None
+    if weak and dtype is None and array.dtype == np.float64:
+        array = array.astype(DEFAULT_FLOAT)
+    array = array.astype(as_dtype(array.dtype), copy=False)
+    return _constant.make((), {"value": Literal(array)})
+
+
+@op
+def size(*, size: Size) -> TensorType:
+    """The run-time value of a symbolic size, an int64 scalar."""
+    return TensorType(np.dtype(np.int64), ())
+
+
+@op
+def get(source: TupleType, *, index: int) -> TensorType:
+    """One result of an operation that has several."""
+    return source.items[index]
+
+
+def is_constant(node: Node) -> bool:
+    return node.op is _constant
+
+
+def constant_value(node: Node) -> np.ndarray[Any, Any] | None:
+    """The array of a constant node; None for any other node."""
+    return node.params["value"].array if node.op is _constant else None
+
+
+def as_node(value: Any, dtype: Any = None) -> Node:
+    """The node of a node, a symbolic size, a scalar or an array."""
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, Dim):
+        return size.make((), {"size": value})
+    return constant(value, dtype)
+
+
+def promoted(*values: Any) -> np.dtype[Any]:
+    """The common dtype of nodes and values; Python scalars and sizes are weak."""
+    kinds: list[Any] = []
+    for v in values:
+        if isinstance(v, Node):
+            kinds.append(v.dtype)
+        elif isinstance(v, Dim):
+            kinds.append(1)
+        elif isinstance(v, (np.ndarray, np.generic)):
+            kinds.append(as_dtype(v.dtype))
+        elif isinstance(v, (bool, int, float)):
+            kinds.append(type(v)(1))
+        else:
+            kinds.append(constant(v).dtype)
+    if all(isinstance(k, (bool, int, float)) for k in kinds):
+        return max((constant(k).dtype for k in kinds), key=lambda d: "biuf".index(d.kind))
+    return promote(*kinds)

@@ -1,0 +1,1 @@
+"""The operations, one module a family: type rule and gradient, never computation."""

@@ -1,0 +1,376 @@
+"""Elementwise operations: one line each.
+
+Operands are promoted to one dtype and broadcast.  A gradient is written as if all operands had the
+result's shape; autodiff sums it back over broadcast axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DTypeError
+from ..graph import Node
+from ..op import Op, VjpRule, as_node, op, promoted
+from ..types import TensorType, as_dtype, broadcast_shapes
+
+_BOOL = np.dtype(bool)
+
+
+def float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The float dtype in which NumPy's math functions work on `dtype`."""
+    if dtype.kind == "f":
+        return dtype
+    return np.dtype({1: np.float16, 2: np.float32}.get(dtype.itemsize, np.float64))
+
+
+def int_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind == "f":
+        raise DTypeError(f"needs integers or bools, got {dtype}")
+    return dtype
+
+
+def numeric_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """As is, but for bool, which arithmetic does not take."""
+    if dtype == _BOOL:
+        raise DTypeError("does not take bools; cast them, or use logical operations")
+    return dtype
+
+
+def same(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype
+
+
+def to_bool(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return _BOOL
+
+
+DTypeRule = Callable[[np.dtype[Any]], np.dtype[Any]]
+
+
+def coerce(values: Sequence[Any], dtype: np.dtype[Any]) -> list[Node]:
+    """Nodes of one dtype from nodes, scalars and arrays."""
+    return [
+        cast(v, dtype) if isinstance(v, Node) else cast(as_node(v, _literal_dtype(v, dtype)), dtype)
+        for v in values
+    ]
+
+
+def _literal_dtype(value: Any, dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    # a Python scalar takes the operation's dtype; arrays keep theirs and are cast
+    return dtype if isinstance(value, (bool, int, float)) else None
+
+
+def elementwise(
+    name: str,
+    arity: int,
+    *,
+    vjp: VjpRule | None = None,
+    operands: DTypeRule = same,
+    result: DTypeRule = same,
+    doc: str = "",
+) -> Op:
+    """Declare an elementwise op.
+
+    `operands` maps the promoted dtype to the one the operands are cast to (or raises), `result`
+    maps that to the result's.
+    """
+
+    def rule(*xs: TensorType) -> TensorType:
+        if any(x.dtype != xs[0].dtype for x in xs):
+            raise DTypeError(f"operands must have one dtype, got {[x.dtype.name for x in xs]}")
+        operands(xs[0].dtype)
+        return TensorType(result(xs[0].dtype), broadcast_shapes(*(x.shape for x in xs)))
+
+    def prepare(*values: Any) -> tuple[list[Node], dict[str, Any]]:
+        if len(values) != arity:
+            raise DTypeError(f"takes {arity} operand(s), got {len(values)}")
+        return coerce(values, operands(promoted(*values))), {}
+
+    rule.__doc__ = doc
+    made = Op(name, rule, elementwise=True)
+    made.prepare(prepare)
+    if vjp is not None:
+        made.vjp(vjp)
+    return made
+
+
+@op(name="cast")
+def _cast(x: TensorType, *, dtype: np.dtype[Any]) -> TensorType:
+    """The same values in another dtype, as NumPy's astype: floats to integers truncate."""
+    return x.with_dtype(dtype)
+
+
+_cast.elementwise = True
+
+
+@_cast.vjp
+def _(g: Node, y: Node, x: Node, *, dtype: np.dtype[Any]) -> Sequence[Node | None]:
+    return (cast(g, x.dtype) if x.tensor_type.is_float and y.tensor_type.is_float else None,)
+
+
+def cast(x: Any, dtype: Any) -> Node:
+    """`x` as `dtype`; the node itself when it already is."""
+    node, dtype = as_node(x), as_dtype(dtype)
+    return node if node.dtype == dtype else _cast.make((node,), {"dtype": dtype})
+
+
+def true_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """True division of integers gives float64, whatever their width."""
+    return dtype if dtype.kind == "f" else np.dtype(np.float64)
+
+
+# arithmetic ---------------------------------------------------------------------------------
+add = elementwise("add", 2, vjp=lambda g, y, a, b: (g, g), doc="a + b; logical or for bools.")
+sub = elementwise(
+    "sub", 2, operands=numeric_of, vjp=lambda g, y, a, b: (g, neg(g)), doc="a - b."
+)
+mul = elementwise(
+    "mul", 2, vjp=lambda g, y, a, b: (g * b, g * a), doc="a * b; logical and for bools."
+)
+div = elementwise(
+    "div", 2, operands=true_of, vjp=lambda g, y, a, b: (g / b, neg(g * y / b)),
+    doc="a / b; integers give float64.",
+)  # fmt: skip
+floordiv = elementwise(
+    "floordiv", 2, operands=numeric_of, vjp=lambda g, y, a, b: (None, None),
+    doc="floor(a / b), as NumPy: integer division by zero gives 0.",
+)  # fmt: skip
+mod = elementwise(
+    "mod", 2, operands=numeric_of, vjp=lambda g, y, a, b: (g, neg(g * floordiv(a, b))),
+    doc="The remainder with the sign of b.",
+)  # fmt: skip
+neg = elementwise("neg", 1, operands=numeric_of, vjp=lambda g, y, x: (neg(g),), doc="-x.")
+pow = elementwise(
+    "pow", 2, operands=numeric_of,
+    vjp=lambda g, y, a, b: (
+        g * b * pow(a, where(equal(b, 0), 1, b - 1)),
+        g * y * where(greater(a, 0), log(where(greater(a, 0), a, 1)), 0),
+    ),
+    doc="a to the power b; the gradient by b is 0 where a <= 0.",
+)  # fmt: skip
+maximum = elementwise(
+    "maximum", 2, vjp=lambda g, y, a, b: _share(g, greater(a, b), equal(a, b)),
+    doc="The larger; NaN if either is. At a tie the gradient is halved.",
+)  # fmt: skip
+minimum = elementwise(
+    "minimum", 2, vjp=lambda g, y, a, b: _share(g, less(a, b), equal(a, b)),
+    doc="The smaller; NaN if either is. At a tie the gradient is halved.",
+)  # fmt: skip
+abs = elementwise("abs", 1, vjp=lambda g, y, x: (g * sign(x),), doc="|x|.")
+sign = elementwise(
+    "sign", 1, operands=numeric_of, vjp=lambda g, y, x: (None,), doc="-1, 0 or 1; NaN for NaN."
+)
+floor = elementwise("floor", 1, vjp=lambda g, y, x: (None,), doc="Largest integer <= x.")
+ceil = elementwise("ceil", 1, vjp=lambda g, y, x: (None,), doc="Smallest integer >= x.")
+round = elementwise(
+    "round", 1, operands=numeric_of, vjp=lambda g, y, x: (None,),
+    doc="Nearest integer, halves to even.",
+)  # fmt: skip
+trunc = elementwise("trunc", 1, vjp=lambda g, y, x: (None,), doc="x without its fraction.")
+square = elementwise("square", 1, operands=numeric_of, vjp=lambda g, y, x: (g * 2 * x,), doc="x*x.")
+
+
+def _share(g: Node, wins: Node, tie: Node) -> tuple[Node, Node]:
+    half = g * 0.5
+    return where(tie, half, where(wins, g, 0)), where(tie, half, where(wins, 0, g))
+
+
+# exponentials and roots -----------------------------------------------------------------------
+exp = elementwise("exp", 1, operands=float_of, vjp=lambda g, y, x: (g * y,), doc="e to the x.")
+expm1 = elementwise(
+    "expm1", 1, operands=float_of, vjp=lambda g, y, x: (g * (y + 1),), doc="exp(x) - 1, exact near 0."
+)
+log = elementwise("log", 1, operands=float_of, vjp=lambda g, y, x: (g / x,), doc="Natural logarithm.")
+log1p = elementwise(
+    "log1p", 1, operands=float_of, vjp=lambda g, y, x: (g / (x + 1),), doc="log(1 + x), exact near 0."
+)
+log2 = elementwise(
+    "log2", 1, operands=float_of, vjp=lambda g, y, x: (g / (x * math.log(2)),), doc="Base-2 logarithm."
+)
+sqrt = elementwise("sqrt", 1, operands=float_of, vjp=lambda g, y, x: (g / (2 * y),), doc="Square root.")
+rsqrt = elementwise(
+    "rsqrt", 1, operands=float_of, vjp=lambda g, y, x: (g * -0.5 * y / x,), doc="1 / sqrt(x)."
+)
+
+# trigonometric and hyperbolic -----------------------------------------------------------------
+sin = elementwise("sin", 1, operands=float_of, vjp=lambda g, y, x: (g * cos(x),), doc="Sine of radians.")
+cos = elementwise(
+    "cos", 1, operands=float_of, vjp=lambda g, y, x: (neg(g * sin(x)),), doc="Cosine of radians."
+)
+tan = elementwise("tan", 1, operands=float_of, vjp=lambda g, y, x: (g * (1 + y * y),), doc="Tangent.")
+arcsin = elementwise(
+    "arcsin", 1, operands=float_of, vjp=lambda g, y, x: (g * rsqrt(1 - x * x),), doc="Inverse sine."
+)
+arccos = elementwise(
+    "arccos", 1, operands=float_of, vjp=lambda g, y, x: (neg(g * rsqrt(1 - x * x)),), doc="Inverse cosine."
+)
+arctan = elementwise(
+    "arctan", 1, operands=float_of, vjp=lambda g, y, x: (g / (1 + x * x),), doc="Inverse tangent."
+)
+arctan2 = elementwise(
+    "arctan2", 2, operands=float_of,
+    vjp=lambda g, y, a, b: (g * b / (a * a + b * b), neg(g * a / (a * a + b * b))),
+    doc="The angle of the point (b, a), in (-pi, pi].",
+)  # fmt: skip
+sinh = elementwise("sinh", 1, operands=float_of, vjp=lambda g, y, x: (g * cosh(x),), doc="Hyperbolic sine.")
+cosh = elementwise("cosh", 1, operands=float_of, vjp=lambda g, y, x: (g * sinh(x),), doc="Hyperbolic cosine.")
+tanh = elementwise(
+    "tanh", 1, operands=float_of, vjp=lambda g, y, x: (g * (1 - y * y),), doc="Hyperbolic tangent."
+)
+arcsinh = elementwise(
+    "arcsinh", 1, operands=float_of, vjp=lambda g, y, x: (g * rsqrt(x * x + 1),), doc="Inverse sinh."
+)
+arccosh = elementwise(
+    "arccosh", 1, operands=float_of, vjp=lambda g, y, x: (g * rsqrt(x * x - 1),), doc="Inverse cosh."
+)
+arctanh = elementwise(
+    "arctanh", 1, operands=float_of, vjp=lambda g, y, x: (g / (1 - x * x),), doc="Inverse tanh."
+)
+
+# special functions ----------------------------------------------------------------------------
+erf = elementwise(
+    "erf", 1, operands=float_of,
+    vjp=lambda g, y, x: (g * (2 / math.sqrt(math.pi)) * exp(neg(x * x)),), doc="The error function.",
+)  # fmt: skip
+lgamma = elementwise(
+    "lgamma", 1, operands=float_of, vjp=lambda g, y, x: (g * polygamma(x, order=0),),
+    doc="log |Gamma(x)|.",
+)  # fmt: skip
+sigmoid = elementwise(
+    "sigmoid", 1, operands=float_of, vjp=lambda g, y, x: (g * y * (1 - y),),
+    doc="1 / (1 + exp(-x)), without overflow.",
+)  # fmt: skip
+softplus = elementwise(
+    "softplus", 1, operands=float_of, vjp=lambda g, y, x: (g * sigmoid(x),),
+    doc="log(1 + exp(x)), without overflow.",
+)  # fmt: skip
+relu = elementwise(
+    "relu", 1, vjp=lambda g, y, x: (where(greater(y, 0), g, 0),), doc="max(x, 0); NaN stays."
+)
+
+# comparison and logic -------------------------------------------------------------------------
+_NO_GRADIENT_2 = {"result": to_bool, "vjp": lambda g, y, a, b: (None, None)}
+_NO_GRADIENT_1 = {"result": to_bool, "vjp": lambda g, y, x: (None,)}
+equal = elementwise("equal", 2, **_NO_GRADIENT_2, doc="a == b elementwise (== on nodes is identity).")
+not_equal = elementwise("not_equal", 2, **_NO_GRADIENT_2, doc="a != b elementwise.")
+less = elementwise("less", 2, **_NO_GRADIENT_2, doc="a < b.")
+less_equal = elementwise("less_equal", 2, **_NO_GRADIENT_2, doc="a <= b.")
+greater = elementwise("greater", 2, **_NO_GRADIENT_2, doc="a > b.")
+greater_equal = elementwise("greater_equal", 2, **_NO_GRADIENT_2, doc="a >= b.")
+logical_and = elementwise("logical_and", 2, operands=to_bool, **_NO_GRADIENT_2, doc="a and b, as bools.")
+logical_or = elementwise("logical_or", 2, operands=to_bool, **_NO_GRADIENT_2, doc="a or b, as bools.")
+logical_xor = elementwise("logical_xor", 2, operands=to_bool, **_NO_GRADIENT_2, doc="a xor b, as bools.")
+logical_not = elementwise("logical_not", 1, operands=to_bool, **_NO_GRADIENT_1, doc="not x, as a bool.")
+isnan = elementwise("isnan", 1, operands=float_of, **_NO_GRADIENT_1, doc="Whether x is NaN.")
+isinf = elementwise("isinf", 1, operands=float_of, **_NO_GRADIENT_1, doc="Whether x is infinite.")
+bitwise_and = elementwise(
+    "bitwise_and", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in both."
+)
+bitwise_or = elementwise(
+    "bitwise_or", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in either."
+)
+bitwise_xor = elementwise(
+    "bitwise_xor", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in one."
+)
+bitwise_not = elementwise(
+    "bitwise_not", 1, operands=int_of, vjp=lambda g, y, x: (None,), doc="All bits flipped."
+)
+
+
+# selection ------------------------------------------------------------------------------------
+@op
+def where(condition: TensorType, a: TensorType, b: TensorType) -> TensorType:
+    """`a` where the condition holds, else `b`; the branch not taken leaks nothing."""
+    if not condition.is_bool or a.dtype != b.dtype:
+        raise DTypeError(f"needs a bool condition and two operands of one dtype, got {condition}")
+    return TensorType(a.dtype, broadcast_shapes(condition.shape, a.shape, b.shape))
+
+
+where.elementwise = True
+
+
+@where.prepare
+def _(condition: Any, a: Any, b: Any) -> tuple[list[Node], dict[str, Any]]:
+    return [cast(condition, bool), *coerce((a, b), promoted(a, b))], {}
+
+
+@where.vjp
+def _(g: Node, y: Node, condition: Node, a: Node, b: Node) -> Sequence[Node | None]:
+    return None, where(condition, g, 0), where(condition, 0, g)
+
+
+@op
+def polygamma(x: TensorType, *, order: int) -> TensorType:
+    """The `order`-th derivative of digamma, itself order 0."""
+    if not x.is_float:
+        raise DTypeError(f"needs floats, got {x}")
+    return x
+
+
+polygamma.elementwise = True
+
+
+@polygamma.prepare
+def _(x: Any, order: int = 0) -> tuple[list[Node], dict[str, Any]]:
+    return coerce([x], float_of(promoted(x))), {"order": int(order)}
+
+
+@polygamma.vjp
+def _(g: Node, y: Node, x: Node, *, order: int) -> Sequence[Node | None]:
+    return (g * polygamma(x, order=order + 1),)
+
+
+# gradient control -----------------------------------------------------------------------------
+stop_gradient = elementwise(
+    "stop_gradient", 1, vjp=lambda g, y, x: (None,), doc="x, through which no gradient flows."
+)
+stop_gradient.view = True
+
+
+# composed of the above ------------------------------------------------------------------------
+def clip(x: Any, low: Any = None, high: Any = None) -> Node:
+    """x limited to [low, high]; either may be None.  The gradient is 0 outside, whole at the ends."""
+    node: Node = as_node(x)
+    inside: Node | None = None
+    if low is not None:
+        node, inside = maximum(node, low), greater_equal(x, low)
+    if high is not None:
+        node, below = minimum(node, high), less_equal(x, high)
+        inside = below if inside is None else logical_and(inside, below)
+    return node if inside is None else where(inside, cast(x, node.dtype), stop_gradient(node))
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Node:
+    """x where positive, slope * x elsewhere."""
+    return where(greater(x, 0), x, x * slope)
+
+
+def elu(x: Any, alpha: float = 1.0) -> Node:
+    """x where positive, alpha * (exp(x) - 1) elsewhere (Clevert et al. 2015)."""
+    return where(greater(x, 0), x, alpha * expm1(minimum(x, 0)))
+
+
+def selu(x: Any) -> Node:
+    """The self-normalizing ELU (Klambauer et al. 2017)."""
+    return 1.0507009873554805 * elu(x, 1.6732632423543772)
+
+
+def silu(x: Any) -> Node:
+    """x * sigmoid(x), also called swish."""
+    return x * sigmoid(x)
+
+
+def gelu(x: Any, approximate: bool = False) -> Node:
+    """x * Phi(x) (Hendrycks and Gimpel 2016); `approximate` uses the published tanh form."""
+    if approximate:
+        return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+
+
+def reciprocal(x: Any) -> Node:
+    """1 / x."""
+    return div(1, x)

@@ -1,0 +1,166 @@
+"""The operators and methods of a node, for a NumPy user's fingers.
+
+`Node` inherits from `Operators` for the type checker only: this module needs the operations, which
+need `Node`, so at run time `install` adds the methods once everything is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..graph import Node
+from ..types import Dim, num_elements
+from . import elementwise as e
+from . import linalg, reduce, shape
+
+
+class Operators:
+    """Methods that every node has."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Any) -> Any:
+        return e.add(self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return e.add(other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return e.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return e.sub(other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return e.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return e.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return e.div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return e.div(other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return e.floordiv(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return e.floordiv(other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return e.mod(self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return e.mod(other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return e.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return e.pow(other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        return linalg.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return linalg.matmul(other, self)
+
+    def __neg__(self) -> Any:
+        return e.neg(self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return e.abs(self)
+
+    def __and__(self, other: Any) -> Any:
+        return e.bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return e.bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Any:
+        return e.bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return e.bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Any:
+        return e.bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return e.bitwise_xor(other, self)
+
+    def __invert__(self) -> Any:
+        return e.bitwise_not(self)
+
+    def __lt__(self, other: Any) -> Any:
+        return e.less(self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return e.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return e.greater(self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return e.greater_equal(self, other)
+
+    @property
+    def T(self) -> Any:
+        """The transpose: all axes reversed."""
+        return shape.transpose(self)
+
+    @property
+    def size(self) -> Any:
+        """The number of elements: an int, or a symbolic size."""
+        return num_elements(self.shape)  # type: ignore[attr-defined]
+
+    def astype(self, dtype: Any) -> Any:
+        return e.cast(self, dtype)
+
+    def reshape(self, *sizes: Any) -> Any:
+        return shape.reshape(self, *sizes)
+
+    def transpose(self, *axes: Any) -> Any:
+        return shape.transpose(self, *axes)
+
+    def squeeze(self, axis: Any = None) -> Any:
+        return shape.squeeze(self, axis)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return reduce.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return reduce.mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return reduce.max(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return reduce.min(self, axis=axis, keepdims=keepdims)
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return reduce.any(self, axis=axis, keepdims=keepdims)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return reduce.all(self, axis=axis, keepdims=keepdims)
+
+
+def install() -> None:
+    """Give `Node` the methods above, and symbolic sizes the division that sizes do not have."""
+    for name, method in vars(Operators).items():
+        if name not in ("__module__", "__slots__", "__doc__", "__dict__", "__weakref__"):
+            setattr(Node, name, method)
+
+    def truediv(self: Dim, other: Any) -> Any:
+        return e.div(self, other)
+
+    def rtruediv(self: Dim, other: Any) -> Any:
+        return e.div(other, self)
+
+    Dim.__truediv__ = truediv  # type: ignore[attr-defined]
+    Dim.__rtruediv__ = rtruediv  # type: ignore[attr-defined]

@@ -1,0 +1,134 @@
+"""Operations that change shape and leave values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ShapeError
+from ..graph import Node
+from ..op import as_node, op
+from ..types import (
+    Shape,
+    Size,
+    TensorType,
+    broadcast_sizes,
+    floordiv,
+    normalize_axes,
+    normalize_axis,
+    num_elements,
+    unify,
+)
+from .leaf import as_shape
+
+
+@op(view=True)
+def reshape(x: TensorType, *, shape: Shape) -> TensorType:
+    """The same elements in C order under another shape; one size may be -1."""
+    try:
+        unify(num_elements(x.shape), num_elements(shape))
+    except ShapeError:
+        raise ShapeError(
+            f"{x} has {num_elements(x.shape)} elements, shape {list(shape)} has "
+            f"{num_elements(shape)}"
+        ) from None
+    return x.with_shape(shape)
+
+
+@reshape.prepare
+def _(x: Any, *shape: Any) -> tuple[list[Node], dict[str, Any]]:
+    node = as_node(x)
+    sizes = shape[0] if len(shape) == 1 else shape
+    return [node], {"shape": _fill_minus_one(node.shape, sizes)}
+
+
+def _fill_minus_one(old: Shape, sizes: Any) -> Shape:
+    wanted = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes]
+    free = [i for i, s in enumerate(wanted) if isinstance(s, int) and s == -1]
+    if len(free) > 1:
+        raise ShapeError(f"only one size may be -1, got {wanted}")
+    if not free:
+        return as_shape(wanted)
+    wanted[free[0]] = 1
+    known = num_elements(as_shape(wanted))
+    if known == 0:
+        raise ShapeError(f"-1 is ambiguous beside a size of 0 in {sizes}")
+    total = num_elements(old)
+    if isinstance(total, int) and isinstance(known, int) and total % known:
+        raise ShapeError(f"{total} elements do not divide by the {known} of {list(sizes)}")
+    wanted[free[0]] = floordiv(total, known)
+    return as_shape(wanted)
+
+
+@reshape.vjp
+def _(g: Node, y: Node, x: Node, *, shape: Shape) -> Sequence[Node | None]:
+    return (reshape(g, x.shape),)
+
+
+@op(view=True)
+def transpose(x: TensorType, *, axes: tuple[int, ...]) -> TensorType:
+    """Axes in another order, reversed by default; axis i of the result is axes[i] of x."""
+    return x.with_shape([x.shape[a] for a in axes])
+
+
+@transpose.prepare
+def _(x: Any, *axes: Any) -> tuple[list[Node], dict[str, Any]]:
+    node = as_node(x)
+    order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
+    if order is None:
+        return [node], {"axes": tuple(reversed(range(node.ndim)))}
+    found = tuple(normalize_axis(a, node.ndim) for a in order)
+    if sorted(found) != list(range(node.ndim)):
+        raise ShapeError(f"axes {tuple(order)} are not an order of {node.ndim} axes")
+    return [node], {"axes": found}
+
+
+@transpose.vjp
+def _(g: Node, y: Node, x: Node, *, axes: tuple[int, ...]) -> Sequence[Node | None]:
+    return (transpose(g, tuple(axes.index(i) for i in range(len(axes)))),)
+
+
+@op(view=True)
+def broadcast_to(x: TensorType, *, shape: Shape) -> TensorType:
+    """x stretched to a shape along new leading axes and axes of size 1."""
+    if len(shape) < x.ndim:
+        raise ShapeError(f"{x} has more axes than shape {list(shape)}")
+    lead = len(shape) - x.ndim
+    for axis, size in enumerate(x.shape):
+        if broadcast_sizes(size, shape[lead + axis]) != shape[lead + axis] and size == 1:
+            raise ShapeError(f"{x} does not broadcast to {list(shape)}")
+    return x.with_shape(shape)
+
+
+@broadcast_to.prepare
+def _(x: Any, shape: Any) -> tuple[list[Node], dict[str, Any]]:
+    return [as_node(x)], {"shape": as_shape(shape)}
+
+
+# composed of the above ------------------------------------------------------------------------
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Node:
+    """x with axes of size 1 inserted, at positions counted in the result."""
+    node = as_node(x)
+    axes = [axis] if isinstance(axis, int) else list(axis)
+    new = normalize_axes(axes, node.ndim + len(axes))
+    old = iter(node.shape)
+    return reshape(node, tuple(1 if i in new else next(old) for i in range(node.ndim + len(new))))  # type: ignore[no-any-return]
+
+
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Node:
+    """x without axes of size 1: the given ones, or all that are known to be 1."""
+    node = as_node(x)
+    if axis is None:
+        axes: tuple[int, ...] = tuple(i for i, s in enumerate(node.shape) if s == 1)
+    else:
+        axes = normalize_axes(axis, node.ndim)
+        for a in axes:
+            unify(node.shape[a], 1, f"squeezed axis {a} of {node!r}: sizes")
+    kept: list[Size] = [s for i, s in enumerate(node.shape) if i not in axes]
+    return reshape(node, tuple(kept))  # type: ignore[no-any-return]
+
+
+def swap_last(x: Node) -> Node:
+    """The transpose of a matrix, or of every matrix of a batch."""
+    order = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
+    return transpose(x, order)  # type: ignore[no-any-return]

@@ -1,0 +1,129 @@
+"""Which calls draw, and the masks of past calls.
+
+A call draws from a stream exactly if the function's graph, after givens and before rewrites, has a
+draw of it whose training flag is true.  So rewrites cannot change call numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import RandomError
+from .graph import Node
+from .op import constant, constant_value
+from .ops import random as draws
+from .random import RandomStream, lanes, threshold_of
+from .types import Atom, Shape, atoms_of, evaluate
+
+
+def operand(node: Node, name: str) -> Node:
+    """The operand of a node that its op's declaration calls `name`."""
+    return node.inputs[node.op.operand_names.index(name)]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a graph.
+
+    nodes    the draws
+    streams  the streams they draw from, in the order met
+    flags    for every draw, the bool node that says whether it draws
+    owners   for every draw, the index of its stream
+    """
+
+    nodes: tuple[Node, ...]
+    streams: tuple[RandomStream, ...]
+    flags: tuple[Node, ...]
+    owners: tuple[int, ...]
+
+    def active(self, values: Sequence[Any]) -> list[bool]:
+        """Which streams draw, given the values of the flags that are not constant."""
+        given = iter(values)
+        found = [False] * len(self.streams)
+        for flag, owner in zip(self.flags, self.owners, strict=True):
+            known = constant_value(flag)
+            # `|=` alone would skip nothing, but every value must be consumed
+            found[owner] |= bool(next(given) if known is None else known)
+        return found
+
+
+def find_draws(order: Sequence[Node]) -> Draws:
+    """The draws among the nodes of a graph."""
+    nodes = tuple(n for n in order if "key" in n.op.operand_names)
+    streams: dict[RandomStream, int] = {}
+    flags, owners = [], []
+    for node in nodes:
+        stream = operand(node, "key").params["stream"]
+        owners.append(streams.setdefault(stream, len(streams)))
+        has_flag = "training" in node.op.operand_names
+        flags.append(operand(node, "training") if has_flag else constant(True))
+    return Draws(nodes, tuple(streams), tuple(flags), tuple(owners))
+
+
+def regenerate_mask(
+    nodes: Sequence[Node],
+    name: str | int,
+    call: int,
+    *,
+    rate: float | None,
+    example: Any,
+    known: Mapping[Atom, int],
+    sizes: Mapping[str, int],
+) -> np.ndarray[Any, Any]:
+    """The mask of the draw called `name`, or of site `name`, in a call: True where kept.
+
+    known    sizes of the last call; `sizes` by name go before them
+    rate     needed where the draw's rate is not a constant
+    example  the ids, needed where the draw is keyed by them
+    """
+    node = _find(nodes, name)
+    shape = _own_shape(node)
+    env = {a: sizes.get(str(a), known.get(a)) for a in atoms_of(shape)}
+    absent = [str(a) for a, v in env.items() if v is None]
+    if absent:
+        raise RandomError(
+            f"the mask {name!r} needs the size(s) {', '.join(absent)}: call the function first, or "
+            f"give them, say {absent[0]}=32"
+        )
+    unknown = set(sizes) - {str(a) for a in env}
+    if unknown:
+        raise RandomError(f"the mask {name!r} has no size called {', '.join(sorted(unknown))}")
+    threshold = _threshold(node, name, rate)
+    ids = constant_value(operand(node, "example"))
+    if ids is None:
+        if example is None:
+            raise RandomError(f"the mask {name!r} is keyed by ids; give example=ids")
+        ids = np.asarray(example, np.int64) + 1
+    concrete = tuple(evaluate(s, {a: int(v or 0) for a, v in env.items()}) for s in shape)
+    stream = operand(node, "key").params["stream"]
+    key = np.array([stream.seed, call], np.uint64)
+    step = int(constant_value(operand(node, "step")) or 0)
+    return lanes(key, node.params["site"], step, ids, concrete, np.uint16) >= threshold
+
+
+def _find(nodes: Sequence[Node], name: str | int) -> Node:
+    masks = [n for n in nodes if n.op in (draws.dropout, draws.mask)]
+    for node in masks:
+        if node.params["name"] == name or (name == node.params["site"] and type(name) is int):
+            return node
+    names = sorted({repr(n.params["name"] or n.params["site"]) for n in masks})
+    raise RandomError(f"this function draws no mask {name!r}; it draws {', '.join(names) or 'none'}")
+
+
+def _own_shape(node: Node) -> Shape:
+    if node.op is draws.dropout:
+        return draws.noise_shape(node.shape, node.params["shared"])
+    return node.shape
+
+
+def _threshold(node: Node, name: str | int, rate: float | None) -> int:
+    known = constant_value(operand(node, "threshold"))
+    if known is not None:
+        return int(known)
+    if rate is None:
+        raise RandomError(f"the rate of {name!r} is not a constant; give rate=")
+    return threshold_of(rate)

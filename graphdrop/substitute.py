@@ -1,0 +1,76 @@
+"""Rebuilding a graph with some nodes replaced: for givens, scans and rewrites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import ArgumentError
+from .graph import Node, origin_scope, toposort
+from .op import constant_value, size
+from .types import Atom, Dim, Size, TensorType, plain_atom, substitute_size, value_dim
+
+
+def substitute(outputs: Iterable[Node], replacements: Mapping[Node, Node]) -> list[Node]:
+    """`outputs` with every node in `replacements` replaced, and what depends on it rebuilt.
+
+    A replacement has the dtype and rank of what it replaces.  Where its sizes are better known
+    (an input `batch` replaced by an array of 50 rows), they are put into every symbolic size.
+    """
+    sizes: dict[Atom, Size] = {}
+    for old, new in replacements.items():
+        _check_fits(old, new)
+        for a, b in zip(old.shape, new.shape, strict=True):
+            atom = plain_atom(a)
+            if atom is not None and a != b and atom not in sizes:
+                sizes[atom] = b
+    outputs = list(outputs)
+    done: dict[Node, Node] = {}
+    for node in toposort(outputs, stop=replacements.__contains__):
+        done[node] = replacements.get(node) or rebuild(node, done, sizes)
+    return [done[node] for node in outputs]
+
+
+def _check_fits(old: Node, new: Node) -> None:
+    if old.dtype != new.dtype or old.ndim != new.ndim:
+        raise ArgumentError(
+            f"{old!r} cannot be replaced by {new!r}: dtype and number of axes must be equal"
+        )
+
+
+def rebuild(node: Node, done: Mapping[Node, Node], sizes: dict[Atom, Size]) -> Node:
+    """`node` on the new versions of its inputs; the node itself if nothing changed."""
+    for source in node.size_inputs:
+        new = done[source]
+        if new is not source and source.value_atom is not None:
+            sizes[source.value_atom] = size_of_value(new)
+    inputs = tuple(done[i] for i in node.inputs)
+    params = map_sizes(dict(node.params), sizes) if sizes and node.params else node.params
+    if inputs == node.inputs and params == node.params:
+        return node
+    if not node.inputs and node.op is not size:
+        return node  # an input's own type is its contract with the caller
+    with origin_scope(node.origin):
+        return node.op.make(inputs, dict(params))
+
+
+def size_of_value(node: Node) -> Size:
+    """The size that an integer scalar node stands for."""
+    known = constant_value(node)
+    if known is not None:
+        return int(known)
+    found: Size = node.params["size"] if node.op is size else value_dim(node)
+    return found
+
+
+def map_sizes(value: Any, sizes: Mapping[Atom, Size]) -> Any:
+    """A parameter with the atoms of every Dim inside replaced."""
+    if isinstance(value, Dim):
+        return substitute_size(value, lambda a: sizes.get(a, Dim((((a,), 1),))))
+    if isinstance(value, tuple):
+        return tuple(map_sizes(v, sizes) for v in value)
+    if isinstance(value, dict):
+        return {k: map_sizes(v, sizes) for k, v in value.items()}
+    if isinstance(value, TensorType):
+        return value.with_shape(map_sizes(value.shape, sizes))
+    return value

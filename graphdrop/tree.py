@@ -1,0 +1,51 @@
+"""Nested lists, tuples and dicts of values: flattened for compiling, rebuilt for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_LEAF = object()
+
+
+def flatten(value: Any) -> tuple[list[Any], Any]:
+    """The values inside nested containers in order, and the structure to rebuild them.
+
+    None is an empty structure; whatever is no list, tuple or dict is a value.
+    """
+    values: list[Any] = []
+
+    def walk(item: Any) -> Any:
+        if item is None:
+            return None
+        if isinstance(item, dict):
+            return {k: walk(v) for k, v in item.items()}
+        if isinstance(item, list):
+            return [walk(v) for v in item]
+        if isinstance(item, tuple):
+            parts = [walk(v) for v in item]
+            return type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
+        values.append(item)
+        return _LEAF
+
+    return values, walk(value)
+
+
+def unflatten(structure: Any, values: Sequence[Any]) -> Any:
+    """The structure of `flatten` with values in place."""
+    if structure is _LEAF:
+        return values[0]
+    return _fill(structure, iter(values))
+
+
+def _fill(structure: Any, values: Iterator[Any]) -> Any:
+    if structure is _LEAF:
+        return next(values)
+    if isinstance(structure, dict):
+        return {k: _fill(v, values) for k, v in structure.items()}
+    if isinstance(structure, list):
+        return [_fill(v, values) for v in structure]
+    if isinstance(structure, tuple):
+        parts = [_fill(v, values) for v in structure]
+        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
+    return None
