@@ -1,18 +1,116 @@
 """graphdrop: a Theano-style graph compiler in which dropout is a first-class node."""
 
-from .autodiff import grad, hessian, jacobian, jvp, vjp, zeros_like
+from .autodiff import grad, hessian, jacobian, jvp, vjp
 from .backend import available as backends
 from .errors import GraphdropError
 from .function import Function, function
 from .graph import Node
-from .op import Op, constant
-from .ops import linalg, operators
-from .ops.elementwise import *
-from .ops.leaf import CONSTRUCTORS, Shared, clip_gradient, custom_gradient, flag, shared, tensor
+from .op import Op, as_node, constant
+from .ops import operators
+from .ops.elementwise import (
+    abs,
+    add,
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
+    cast,
+    ceil,
+    clip,
+    cos,
+    cosh,
+    div,
+    elu,
+    equal,
+    erf,
+    exp,
+    expm1,
+    floor,
+    floordiv,
+    gelu,
+    greater,
+    greater_equal,
+    isinf,
+    isnan,
+    leaky_relu,
+    less,
+    less_equal,
+    lgamma,
+    log,
+    log1p,
+    log2,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    neg,
+    not_equal,
+    polygamma,
+    pow,
+    reciprocal,
+    relu,
+    round,
+    rsqrt,
+    selu,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    sinh,
+    softplus,
+    sqrt,
+    square,
+    stop_gradient,
+    sub,
+    tan,
+    tanh,
+    trunc,
+    where,
+)  # fmt: skip
+from .ops.leaf import (
+    Shared,
+    clip_gradient,
+    custom_gradient,
+    dmatrix,
+    dscalar,
+    dtensor3,
+    dtensor4,
+    dvector,
+    flag,
+    imatrix,
+    iscalar,
+    itensor3,
+    itensor4,
+    ivector,
+    lmatrix,
+    lscalar,
+    ltensor3,
+    ltensor4,
+    lvector,
+    matrix,
+    scalar,
+    shared,
+    tensor,
+    tensor3,
+    tensor4,
+    vector,
+)  # fmt: skip
 from .ops.linalg import matmul
-from .ops.reduce import *
-from .ops.shape import *
+from .ops.reduce import all, any, max, mean, min, sum
+from .ops.shape import broadcast_to, expand_dims, reshape, squeeze, transpose
 from .random import RandomStream, dropout
 
 operators.install()
-globals().update(CONSTRUCTORS)
+
+__version__ = "0.1.0"

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import ArgumentError, DisconnectedError, GradientError
 from .graph import Node, format_origin, origin_scope, toposort
-from .op import as_node, constant, get
+from .op import as_node, constant, get, split
 from .ops.elementwise import cast
 from .ops.reduce import sum_to
 from .ops.shape import broadcast_to
@@ -18,7 +18,7 @@ from .types import TupleType
 
 def zeros_like(x: Node) -> Node:
     """Zeros of x's dtype and shape, as a gradient that does not exist."""
-    return broadcast_to(constant(np.zeros((), x.dtype)), x.shape)  # type: ignore[no-any-return]
+    return broadcast_to(constant(np.zeros((), x.dtype)), x.shape)
 
 
 def _relevant(order: Sequence[Node], wrt: Iterable[Node], barrier: set[Node]) -> set[Node]:
@@ -89,9 +89,8 @@ def _step(node: Node, g: Any, relevant: set[Node], adjoints: _Adjoints) -> None:
         )
     y: Any = node
     if isinstance(node.type, TupleType):
-        count = len(node.type.items)
-        y = tuple(get.make((node,), {"index": i}) for i in range(count))
-        g = tuple(g.get(i) for i in range(count))
+        y = split(node)
+        g = tuple(g.get(i) for i in range(len(y)))
     found = node.op.vjp_rule(g, y, *node.inputs, **node.params)
     for x, part in zip(node.inputs, found, strict=True):
         if part is None or x not in relevant:
@@ -231,8 +230,11 @@ def jacobian(output: Any, wrt: Any, *, disconnected: str = "zero") -> Any:
     for k, node in enumerate(nodes):
         shape = (*output.shape, *node.shape)
         parts = [row[k] for row in rows]
-        result.append(reshape(stack(parts), shape) if parts else broadcast_to(
-            constant(np.zeros((), output.dtype)), shape))
+        result.append(
+            reshape(stack(parts), shape)
+            if parts
+            else broadcast_to(constant(np.zeros((), output.dtype)), shape)
+        )
     return result if isinstance(wrt, (list, tuple)) else result[0]
 
 

@@ -57,7 +57,9 @@ class Binder:
         self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str
     ) -> tuple[list[Any], tuple[int, ...]]:
         """Arrays for the inputs, and the values of `atoms`."""
-        values = self._arrange(args, kwargs, name) if kwargs or len(args) != len(self.inputs) else args
+        values = (
+            self._arrange(args, kwargs, name) if kwargs or len(args) != len(self.inputs) else args
+        )
         arrays = [
             v if type(v) is np.ndarray and v.dtype == d and v.ndim == r else self._convert(i, v)
             for i, (v, d, r) in enumerate(zip(values, self.dtypes, self.ranks, strict=True))
@@ -74,7 +76,9 @@ class Binder:
     def _arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> list[Any]:
         listed = ", ".join(repr(n) for n in self.inputs) or "none"
         if len(args) > len(self.inputs):
-            raise InputError(f"{name} takes {len(self.inputs)} input(s) ({listed}), got {len(args)}")
+            raise InputError(
+                f"{name} takes {len(self.inputs)} input(s) ({listed}), got {len(args)}"
+            )
         missing = object()
         values: list[Any] = [*args, *[missing] * (len(self.inputs) - len(args))]
         for key, value in kwargs.items():
@@ -100,7 +104,9 @@ class Binder:
             # Python scalars and lists have no dtype of their own; arrays do
             array = np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, node.dtype)
         except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{what} cannot be made from {type(value).__name__}: {error}") from None
+            raise InputError(
+                f"{what} cannot be made from {type(value).__name__}: {error}"
+            ) from None
         if not hasattr(value, "dtype"):
             self._check_weak(node, value, what)
         if array.dtype != node.dtype:

@@ -19,7 +19,8 @@ from .op import as_node, constant, constant_value
 from .ops.leaf import Shared
 from .ops.leaf import _input as input_op
 from .replay import find_draws, regenerate_mask
-from .rewrite import Trace, optimize as rewrite
+from .rewrite import Trace
+from .rewrite import optimize as rewrite
 from .substitute import substitute
 from .types import Dim, unify
 
@@ -54,8 +55,17 @@ def function(
         raise ArgumentError(
             f"on_unused_input must be 'raise', 'warn' or 'ignore', got {on_unused_input!r}"
         )
-    return Function(inputs, outputs, updates, givens, backend=backend, name=name,
-                    on_unused_input=on_unused_input, optimize=optimize, check_nan=check_nan)
+    return Function(
+        inputs,
+        outputs,
+        updates,
+        givens,
+        backend=backend,
+        name=name,
+        on_unused_input=on_unused_input,
+        optimize=optimize,
+        check_nan=check_nan,
+    )
 
 
 class Function:
@@ -131,7 +141,7 @@ class Function:
         if not flags:
             return None
         graph = Graph((*self.inputs, *self.shared), tuple(flags), self.binder.atoms)
-        return backend.compile(graph)  # type: ignore[no-any-return]
+        return backend.compile(graph)
 
     # ---- calling
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -230,9 +240,7 @@ class Profile:
         total = self.seconds or 1.0
         for r in sorted(self.rows, key=lambda r: -r["seconds"]):  # type: ignore[operator]
             t = float(r["seconds"])  # type: ignore[arg-type]
-            lines.append(
-                f"{t * 1e6:12.1f} {t / total:6.1%}  {r['op']} {r['type']}  {r['origin']}"
-            )
+            lines.append(f"{t * 1e6:12.1f} {t / total:6.1%}  {r['op']} {r['type']}  {r['origin']}")
         return "\n".join(lines)
 
 
@@ -254,7 +262,9 @@ def _check_inputs(inputs: Any) -> list[Node]:
     nodes = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     for node in nodes:
         if not isinstance(node, Node):
-            raise InputError(f"inputs must be nodes made with gd.matrix() and the like, got {node!r}")
+            raise InputError(
+                f"inputs must be nodes made with gd.matrix() and the like, got {node!r}"
+            )
         if isinstance(node, Shared):
             raise InputError(f"{node!r} is shared; it is read without being an input")
         if node.op is not input_op:

@@ -255,9 +255,7 @@ def format_origin(origin: Origin) -> str:
 # walks
 
 
-def toposort(
-    outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None
-) -> list[Node]:
+def toposort(outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> list[Node]:
     """All nodes that `outputs` depend on, operands first, in a reproducible order.
 
     Nodes for which `stop` holds are listed, but not what they depend on.

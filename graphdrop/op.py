@@ -83,7 +83,8 @@ class Op:
         self.vjp_rule = rule
         return rule
 
-    def __call__(self, *args: Any, **params: Any) -> Any:
+    def __call__(self, *args: Any, **params: Any) -> Node:
+        operands: Sequence[Node]
         try:
             if self.prepare_rule is not None:
                 operands, params = self.prepare_rule(*args, **params)
@@ -91,10 +92,7 @@ class Op:
                 operands = [as_node(a) for a in args]
         except GraphdropError as error:
             raise self._explain(error, args) from None
-        node = self.make(tuple(operands), params)
-        if isinstance(node.type, TupleType):
-            return tuple(get.make((node,), {"index": i}) for i in range(len(node.type.items)))
-        return node
+        return self.make(tuple(operands), params)
 
     def make(self, inputs: tuple[Node, ...], params: dict[str, Any] | None = None) -> Node:
         """The node for operands and params that are already in canonical form."""
@@ -230,13 +228,18 @@ def get(source: TupleType, *, index: int) -> TensorType:
     return source.items[index]
 
 
-def is_constant(node: Node) -> bool:
-    return node.op is _constant
+def split(node: Node) -> tuple[Node, ...]:
+    """The results of an operation that has several."""
+    assert isinstance(node.type, TupleType), node
+    return tuple(get.make((node,), {"index": i}) for i in range(len(node.type.items)))
 
 
 def constant_value(node: Node) -> np.ndarray[Any, Any] | None:
     """The array of a constant node; None for any other node."""
-    return node.params["value"].array if node.op is _constant else None
+    if node.op is not _constant:
+        return None
+    literal: Literal = node.params["value"]
+    return literal.array
 
 
 def as_node(value: Any, dtype: Any = None) -> Node:

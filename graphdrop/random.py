@@ -56,7 +56,12 @@ def words(
 
 
 def lanes(
-    key: np.ndarray[Any, Any], site: int, step: Any, example: Any, shape: tuple[int, ...], dtype: Any
+    key: np.ndarray[Any, Any],
+    site: int,
+    step: Any,
+    example: Any,
+    shape: tuple[int, ...],
+    dtype: Any,
 ) -> np.ndarray[Any, Any]:
     """The draw's unsigned lanes of `dtype` (uint16, uint32 or uint64), one for every element.
 
@@ -176,7 +181,9 @@ class RandomStream:
         """Continue where `state_dict` was taken; nothing changes if `state` is malformed."""
         expected = {"stream_version", "seed", "calls"}
         if set(state) != expected or any(type(v) is not int for v in state.values()):
-            raise RandomError(f"a stream's state has the integers {sorted(expected)}, got {state!r}")
+            raise RandomError(
+                f"a stream's state has the integers {sorted(expected)}, got {state!r}"
+            )
         if state["stream_version"] != STREAM_VERSION:
             raise RandomError(
                 f"this state has stream_version {state['stream_version']}; "
@@ -193,6 +200,7 @@ class RandomStream:
 
 # --------------------------------------------------------------------------------------------
 # dropout
+
 
 def draw_operands(stream: RandomStream, example: Any = None) -> tuple[Node, Node, Node]:
     """(key, step, example) for a draw made here."""
@@ -211,7 +219,7 @@ def rate_threshold(rate: Any) -> Node:
     known = constant_value(node)
     if known is not None:
         return constant(np.int64(threshold_of(float(known))))
-    return draws.threshold(cast(node, np.float64))  # type: ignore[no-any-return]
+    return draws.threshold(cast(node, np.float64))
 
 
 def _is_false(node: Node) -> bool:
@@ -222,7 +230,9 @@ def _is_false(node: Node) -> bool:
 def _flag(training: Any) -> Node:
     node = as_node(training)
     if node.ndim or not node.tensor_type.is_bool:
-        raise ArgumentError(f"training must be a bool, gd.flag() or a bool scalar, got {training!r}")
+        raise ArgumentError(
+            f"training must be a bool, gd.flag() or a bool scalar, got {training!r}"
+        )
     return node
 
 
@@ -291,11 +301,11 @@ def dropout(
                 site=site, name=name, shared=shared, scaled=mode == "inverted",
             )  # fmt: skip
     if mode == "classic":
-        return where(flag, dropped, x * cast(1.0 - as_node(rate), x.dtype))  # type: ignore[no-any-return]
+        return where(flag, dropped, x * cast(1.0 - as_node(rate), x.dtype))
     return dropped
 
 
 def _with_mask(x: Node, threshold: Node, mask: Any, scaled: bool) -> Node:
     scale = draws.STEPS / (draws.STEPS - where(equal(threshold, draws.STEPS), 0, threshold))
     scale = where(equal(threshold, draws.STEPS), 0.0, scale)
-    return where(cast(mask, bool), x * cast(scale, x.dtype) if scaled else x, 0)  # type: ignore[no-any-return]
+    return where(cast(mask, bool), x * cast(scale, x.dtype) if scaled else x, 0)

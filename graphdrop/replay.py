@@ -111,7 +111,9 @@ def _find(nodes: Sequence[Node], name: str | int) -> Node:
         if node.params["name"] == name or (name == node.params["site"] and type(name) is int):
             return node
     names = sorted({repr(n.params["name"] or n.params["site"]) for n in masks})
-    raise RandomError(f"this function draws no mask {name!r}; it draws {', '.join(names) or 'none'}")
+    raise RandomError(
+        f"this function draws no mask {name!r}; it draws {', '.join(names) or 'none'}"
+    )
 
 
 def _own_shape(node: Node) -> Shape:

@@ -43,7 +43,9 @@ class Atom:
         if self.kind == "value":
             return "<value of a node>"
         left, right = self.args
-        return f"({left})//({right})" if self.kind == "floordiv" else f"{self.kind}({left}, {right})"
+        return (
+            f"({left})//({right})" if self.kind == "floordiv" else f"{self.kind}({left}, {right})"
+        )
 
 
 _atoms: WeakValueDictionary[tuple[Any, ...], Atom] = WeakValueDictionary()
@@ -285,9 +287,12 @@ _COMPOUND: dict[str, Callable[[Size, Size], Size]] = {
 # dtypes
 
 DTYPES: tuple[np.dtype[Any], ...] = tuple(
-    np.dtype(n)
-    for n in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
-)
+    np.dtype(t)
+    for t in (
+        bool, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64,
+        np.float16, np.float32, np.float64,
+    )
+)  # fmt: skip
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:

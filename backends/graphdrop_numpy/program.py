@@ -35,7 +35,9 @@ class NumpyProgram:
         self.atoms = graph.atoms
         order = toposort(graph.outputs)
         leaves = set(graph.inputs)
-        self.slot = {n: i for i, n in enumerate([*graph.inputs, *(o for o in order if o not in leaves)])}
+        self.slot = {
+            n: i for i, n in enumerate([*graph.inputs, *(o for o in order if o not in leaves)])
+        }
         self.inputs = len(graph.inputs)
         self.constants = [(self.slot[n], c) for n in order if (c := constant_value(n)) is not None]
         self.nodes = [n for n in order if n not in leaves and constant_value(n) is None]
@@ -52,8 +54,12 @@ class NumpyProgram:
         copied = []
         for node in graph.outputs:
             root = self.storage[node]
-            copied.append(root in seen or root in leaves or constant_value(root) is not None
-                          or (root is not node and root.shape != node.shape))
+            copied.append(
+                root in seen
+                or root in leaves
+                or constant_value(root) is not None
+                or (root is not node and root.shape != node.shape)
+            )
             seen.add(root)
         return copied
 
@@ -72,8 +78,17 @@ class NumpyProgram:
         computed = set(self.nodes)
         calls = []
         for step, (node, slots) in enumerate(zip(self.nodes, operands, strict=True)):
-            reuse = next((self.slot[i] for i in node.inputs if _can_overwrite(node, i)
-                          and i in computed and self.storage[i] is i and busy[i] == step), -1)
+            reuse = next(
+                (
+                    self.slot[i]
+                    for i in node.inputs
+                    if _can_overwrite(node, i)
+                    and i in computed
+                    and self.storage[i] is i
+                    and busy[i] == step
+                ),
+                -1,
+            )
             dead = tuple({s for s in slots if last[s] == step and s not in kept})
             calls.append((node, slots, reuse, dead))
         return calls
@@ -82,8 +97,10 @@ class NumpyProgram:
         plan = self._plans.get(sizes)
         if plan is None:
             known = dict(zip(self.atoms, sizes, strict=True))
-            plan = [(_prepare(node, known), slots, self.slot[node], reuse, dead)
-                    for node, slots, reuse, dead in self.calls]
+            plan = [
+                (_prepare(node, known), slots, self.slot[node], reuse, dead)
+                for node, slots, reuse, dead in self.calls
+            ]
             self._plans[sizes] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
@@ -142,11 +159,7 @@ def _may_alias(node: Node) -> bool:
 
 
 def _can_overwrite(node: Node, operand: Node) -> bool:
-    return (
-        isinstance(RULES.get(node.op), np.ufunc)
-        and node.type == operand.type
-        and node.ndim > 0
-    )
+    return isinstance(RULES.get(node.op), np.ufunc) and node.type == operand.type and node.ndim > 0
 
 
 def _prepare(node: Node, known: dict[Atom, int]) -> Callable[..., Any]:

@@ -124,27 +124,27 @@ def true_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 # arithmetic ---------------------------------------------------------------------------------
-add = elementwise("add", 2, vjp=lambda g, y, a, b: (g, g), doc="a + b; logical or for bools.")
-sub = elementwise(
+add: Op = elementwise("add", 2, vjp=lambda g, y, a, b: (g, g), doc="a + b; logical or for bools.")
+sub: Op = elementwise(
     "sub", 2, operands=numeric_of, vjp=lambda g, y, a, b: (g, neg(g)), doc="a - b."
 )
-mul = elementwise(
+mul: Op = elementwise(
     "mul", 2, vjp=lambda g, y, a, b: (g * b, g * a), doc="a * b; logical and for bools."
 )
-div = elementwise(
+div: Op = elementwise(
     "div", 2, operands=true_of, vjp=lambda g, y, a, b: (g / b, neg(g * y / b)),
     doc="a / b; integers give float64.",
 )  # fmt: skip
-floordiv = elementwise(
+floordiv: Op = elementwise(
     "floordiv", 2, operands=numeric_of, vjp=lambda g, y, a, b: (None, None),
     doc="floor(a / b), as NumPy: integer division by zero gives 0.",
 )  # fmt: skip
-mod = elementwise(
+mod: Op = elementwise(
     "mod", 2, operands=numeric_of, vjp=lambda g, y, a, b: (g, neg(g * floordiv(a, b))),
     doc="The remainder with the sign of b.",
 )  # fmt: skip
-neg = elementwise("neg", 1, operands=numeric_of, vjp=lambda g, y, x: (neg(g),), doc="-x.")
-pow = elementwise(
+neg: Op = elementwise("neg", 1, operands=numeric_of, vjp=lambda g, y, x: (neg(g),), doc="-x.")
+pow: Op = elementwise(
     "pow", 2, operands=numeric_of,
     vjp=lambda g, y, a, b: (
         g * b * pow(a, where(equal(b, 0), 1, b - 1)),
@@ -152,26 +152,28 @@ pow = elementwise(
     ),
     doc="a to the power b; the gradient by b is 0 where a <= 0.",
 )  # fmt: skip
-maximum = elementwise(
+maximum: Op = elementwise(
     "maximum", 2, vjp=lambda g, y, a, b: _share(g, greater(a, b), equal(a, b)),
     doc="The larger; NaN if either is. At a tie the gradient is halved.",
 )  # fmt: skip
-minimum = elementwise(
+minimum: Op = elementwise(
     "minimum", 2, vjp=lambda g, y, a, b: _share(g, less(a, b), equal(a, b)),
     doc="The smaller; NaN if either is. At a tie the gradient is halved.",
 )  # fmt: skip
-abs = elementwise("abs", 1, vjp=lambda g, y, x: (g * sign(x),), doc="|x|.")
-sign = elementwise(
+abs: Op = elementwise("abs", 1, vjp=lambda g, y, x: (g * sign(x),), doc="|x|.")
+sign: Op = elementwise(
     "sign", 1, operands=numeric_of, vjp=lambda g, y, x: (None,), doc="-1, 0 or 1; NaN for NaN."
 )
-floor = elementwise("floor", 1, vjp=lambda g, y, x: (None,), doc="Largest integer <= x.")
-ceil = elementwise("ceil", 1, vjp=lambda g, y, x: (None,), doc="Smallest integer >= x.")
-round = elementwise(
+floor: Op = elementwise("floor", 1, vjp=lambda g, y, x: (None,), doc="Largest integer <= x.")
+ceil: Op = elementwise("ceil", 1, vjp=lambda g, y, x: (None,), doc="Smallest integer >= x.")
+round: Op = elementwise(
     "round", 1, operands=numeric_of, vjp=lambda g, y, x: (None,),
     doc="Nearest integer, halves to even.",
 )  # fmt: skip
-trunc = elementwise("trunc", 1, vjp=lambda g, y, x: (None,), doc="x without its fraction.")
-square = elementwise("square", 1, operands=numeric_of, vjp=lambda g, y, x: (g * 2 * x,), doc="x*x.")
+trunc: Op = elementwise("trunc", 1, vjp=lambda g, y, x: (None,), doc="x without its fraction.")
+square: Op = elementwise(
+    "square", 1, operands=numeric_of, vjp=lambda g, y, x: (g * 2 * x,), doc="x*x."
+)
 
 
 def _share(g: Node, wins: Node, tie: Node) -> tuple[Node, Node]:
@@ -180,103 +182,146 @@ def _share(g: Node, wins: Node, tie: Node) -> tuple[Node, Node]:
 
 
 # exponentials and roots -----------------------------------------------------------------------
-exp = elementwise("exp", 1, operands=float_of, vjp=lambda g, y, x: (g * y,), doc="e to the x.")
-expm1 = elementwise(
-    "expm1", 1, operands=float_of, vjp=lambda g, y, x: (g * (y + 1),), doc="exp(x) - 1, exact near 0."
+exp: Op = elementwise("exp", 1, operands=float_of, vjp=lambda g, y, x: (g * y,), doc="e to the x.")
+expm1: Op = elementwise(
+    "expm1",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (g * (y + 1),),
+    doc="exp(x) - 1, exact near 0.",
 )
-log = elementwise("log", 1, operands=float_of, vjp=lambda g, y, x: (g / x,), doc="Natural logarithm.")
-log1p = elementwise(
-    "log1p", 1, operands=float_of, vjp=lambda g, y, x: (g / (x + 1),), doc="log(1 + x), exact near 0."
+log: Op = elementwise(
+    "log", 1, operands=float_of, vjp=lambda g, y, x: (g / x,), doc="Natural logarithm."
 )
-log2 = elementwise(
-    "log2", 1, operands=float_of, vjp=lambda g, y, x: (g / (x * math.log(2)),), doc="Base-2 logarithm."
+log1p: Op = elementwise(
+    "log1p",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (g / (x + 1),),
+    doc="log(1 + x), exact near 0.",
 )
-sqrt = elementwise("sqrt", 1, operands=float_of, vjp=lambda g, y, x: (g / (2 * y),), doc="Square root.")
-rsqrt = elementwise(
+log2: Op = elementwise(
+    "log2",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (g / (x * math.log(2)),),
+    doc="Base-2 logarithm.",
+)
+sqrt: Op = elementwise(
+    "sqrt", 1, operands=float_of, vjp=lambda g, y, x: (g / (2 * y),), doc="Square root."
+)
+rsqrt: Op = elementwise(
     "rsqrt", 1, operands=float_of, vjp=lambda g, y, x: (g * -0.5 * y / x,), doc="1 / sqrt(x)."
 )
 
 # trigonometric and hyperbolic -----------------------------------------------------------------
-sin = elementwise("sin", 1, operands=float_of, vjp=lambda g, y, x: (g * cos(x),), doc="Sine of radians.")
-cos = elementwise(
+sin: Op = elementwise(
+    "sin", 1, operands=float_of, vjp=lambda g, y, x: (g * cos(x),), doc="Sine of radians."
+)
+cos: Op = elementwise(
     "cos", 1, operands=float_of, vjp=lambda g, y, x: (neg(g * sin(x)),), doc="Cosine of radians."
 )
-tan = elementwise("tan", 1, operands=float_of, vjp=lambda g, y, x: (g * (1 + y * y),), doc="Tangent.")
-arcsin = elementwise(
+tan: Op = elementwise(
+    "tan", 1, operands=float_of, vjp=lambda g, y, x: (g * (1 + y * y),), doc="Tangent."
+)
+arcsin: Op = elementwise(
     "arcsin", 1, operands=float_of, vjp=lambda g, y, x: (g * rsqrt(1 - x * x),), doc="Inverse sine."
 )
-arccos = elementwise(
-    "arccos", 1, operands=float_of, vjp=lambda g, y, x: (neg(g * rsqrt(1 - x * x)),), doc="Inverse cosine."
+arccos: Op = elementwise(
+    "arccos",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (neg(g * rsqrt(1 - x * x)),),
+    doc="Inverse cosine.",
 )
-arctan = elementwise(
+arctan: Op = elementwise(
     "arctan", 1, operands=float_of, vjp=lambda g, y, x: (g / (1 + x * x),), doc="Inverse tangent."
 )
-arctan2 = elementwise(
+arctan2: Op = elementwise(
     "arctan2", 2, operands=float_of,
     vjp=lambda g, y, a, b: (g * b / (a * a + b * b), neg(g * a / (a * a + b * b))),
     doc="The angle of the point (b, a), in (-pi, pi].",
 )  # fmt: skip
-sinh = elementwise("sinh", 1, operands=float_of, vjp=lambda g, y, x: (g * cosh(x),), doc="Hyperbolic sine.")
-cosh = elementwise("cosh", 1, operands=float_of, vjp=lambda g, y, x: (g * sinh(x),), doc="Hyperbolic cosine.")
-tanh = elementwise(
+sinh: Op = elementwise(
+    "sinh", 1, operands=float_of, vjp=lambda g, y, x: (g * cosh(x),), doc="Hyperbolic sine."
+)
+cosh: Op = elementwise(
+    "cosh", 1, operands=float_of, vjp=lambda g, y, x: (g * sinh(x),), doc="Hyperbolic cosine."
+)
+tanh: Op = elementwise(
     "tanh", 1, operands=float_of, vjp=lambda g, y, x: (g * (1 - y * y),), doc="Hyperbolic tangent."
 )
-arcsinh = elementwise(
-    "arcsinh", 1, operands=float_of, vjp=lambda g, y, x: (g * rsqrt(x * x + 1),), doc="Inverse sinh."
+arcsinh: Op = elementwise(
+    "arcsinh",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (g * rsqrt(x * x + 1),),
+    doc="Inverse sinh.",
 )
-arccosh = elementwise(
-    "arccosh", 1, operands=float_of, vjp=lambda g, y, x: (g * rsqrt(x * x - 1),), doc="Inverse cosh."
+arccosh: Op = elementwise(
+    "arccosh",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (g * rsqrt(x * x - 1),),
+    doc="Inverse cosh.",
 )
-arctanh = elementwise(
+arctanh: Op = elementwise(
     "arctanh", 1, operands=float_of, vjp=lambda g, y, x: (g / (1 - x * x),), doc="Inverse tanh."
 )
 
 # special functions ----------------------------------------------------------------------------
-erf = elementwise(
+erf: Op = elementwise(
     "erf", 1, operands=float_of,
     vjp=lambda g, y, x: (g * (2 / math.sqrt(math.pi)) * exp(neg(x * x)),), doc="The error function.",
 )  # fmt: skip
-lgamma = elementwise(
+lgamma: Op = elementwise(
     "lgamma", 1, operands=float_of, vjp=lambda g, y, x: (g * polygamma(x, order=0),),
     doc="log |Gamma(x)|.",
 )  # fmt: skip
-sigmoid = elementwise(
+sigmoid: Op = elementwise(
     "sigmoid", 1, operands=float_of, vjp=lambda g, y, x: (g * y * (1 - y),),
     doc="1 / (1 + exp(-x)), without overflow.",
 )  # fmt: skip
-softplus = elementwise(
+softplus: Op = elementwise(
     "softplus", 1, operands=float_of, vjp=lambda g, y, x: (g * sigmoid(x),),
     doc="log(1 + exp(x)), without overflow.",
 )  # fmt: skip
-relu = elementwise(
+relu: Op = elementwise(
     "relu", 1, vjp=lambda g, y, x: (where(greater(y, 0), g, 0),), doc="max(x, 0); NaN stays."
 )
 
+
 # comparison and logic -------------------------------------------------------------------------
-_NO_GRADIENT_2 = {"result": to_bool, "vjp": lambda g, y, a, b: (None, None)}
-_NO_GRADIENT_1 = {"result": to_bool, "vjp": lambda g, y, x: (None,)}
-equal = elementwise("equal", 2, **_NO_GRADIENT_2, doc="a == b elementwise (== on nodes is identity).")
-not_equal = elementwise("not_equal", 2, **_NO_GRADIENT_2, doc="a != b elementwise.")
-less = elementwise("less", 2, **_NO_GRADIENT_2, doc="a < b.")
-less_equal = elementwise("less_equal", 2, **_NO_GRADIENT_2, doc="a <= b.")
-greater = elementwise("greater", 2, **_NO_GRADIENT_2, doc="a > b.")
-greater_equal = elementwise("greater_equal", 2, **_NO_GRADIENT_2, doc="a >= b.")
-logical_and = elementwise("logical_and", 2, operands=to_bool, **_NO_GRADIENT_2, doc="a and b, as bools.")
-logical_or = elementwise("logical_or", 2, operands=to_bool, **_NO_GRADIENT_2, doc="a or b, as bools.")
-logical_xor = elementwise("logical_xor", 2, operands=to_bool, **_NO_GRADIENT_2, doc="a xor b, as bools.")
-logical_not = elementwise("logical_not", 1, operands=to_bool, **_NO_GRADIENT_1, doc="not x, as a bool.")
-isnan = elementwise("isnan", 1, operands=float_of, **_NO_GRADIENT_1, doc="Whether x is NaN.")
-isinf = elementwise("isinf", 1, operands=float_of, **_NO_GRADIENT_1, doc="Whether x is infinite.")
-bitwise_and = elementwise(
+def predicate(name: str, arity: int, operands: DTypeRule = same, doc: str = "") -> Op:
+    """Declare an elementwise op with a bool result and no gradient."""
+    none = (None,) * arity
+    return elementwise(
+        name, arity, operands=operands, result=to_bool, vjp=lambda g, y, *xs: none, doc=doc
+    )
+
+
+equal: Op = predicate("equal", 2, doc="a == b elementwise (== on nodes is identity).")
+not_equal: Op = predicate("not_equal", 2, doc="a != b elementwise.")
+less: Op = predicate("less", 2, doc="a < b.")
+less_equal: Op = predicate("less_equal", 2, doc="a <= b.")
+greater: Op = predicate("greater", 2, doc="a > b.")
+greater_equal: Op = predicate("greater_equal", 2, doc="a >= b.")
+logical_and: Op = predicate("logical_and", 2, to_bool, doc="a and b, as bools.")
+logical_or: Op = predicate("logical_or", 2, to_bool, doc="a or b, as bools.")
+logical_xor: Op = predicate("logical_xor", 2, to_bool, doc="a xor b, as bools.")
+logical_not: Op = predicate("logical_not", 1, to_bool, doc="not x, as a bool.")
+isnan: Op = predicate("isnan", 1, float_of, doc="Whether x is NaN.")
+isinf: Op = predicate("isinf", 1, float_of, doc="Whether x is infinite.")
+bitwise_and: Op = elementwise(
     "bitwise_and", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in both."
 )
-bitwise_or = elementwise(
+bitwise_or: Op = elementwise(
     "bitwise_or", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in either."
 )
-bitwise_xor = elementwise(
+bitwise_xor: Op = elementwise(
     "bitwise_xor", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in one."
 )
-bitwise_not = elementwise(
+bitwise_not: Op = elementwise(
     "bitwise_not", 1, operands=int_of, vjp=lambda g, y, x: (None,), doc="All bits flipped."
 )
 
@@ -325,7 +370,7 @@ def _(g: Node, y: Node, x: Node, *, order: int) -> Sequence[Node | None]:
 
 
 # gradient control -----------------------------------------------------------------------------
-stop_gradient = elementwise(
+stop_gradient: Op = elementwise(
     "stop_gradient", 1, vjp=lambda g, y, x: (None,), doc="x, through which no gradient flows."
 )
 stop_gradient.view = True

@@ -38,7 +38,7 @@ def as_size(value: Any, label: str = "size") -> Size:
         if value < 0:
             raise ShapeError(f"a size cannot be negative, got {value}")
         return int(value)
-    return value  # type: ignore[no-any-return]  # a Dim
+    return value  # a Dim
 
 
 def as_shape(shape: Any, label: str = "shape") -> tuple[Size, ...]:
@@ -74,7 +74,9 @@ def _constructor(rank: int, kind: str, dtype: Any) -> Callable[..., Node]:
         if not isinstance(sizes, (tuple, list)):
             sizes = (sizes,)
         if len(sizes) != rank:
-            raise ShapeError(f"{make.__name__} has {rank} axes, but shape={shape!r} has {len(sizes)}")
+            raise ShapeError(
+                f"{make.__name__} has {rank} axes, but shape={shape!r} has {len(sizes)}"
+            )
         return tensor(name, dtype, sizes)
 
     make.__name__ = kind
@@ -82,13 +84,26 @@ def _constructor(rank: int, kind: str, dtype: Any) -> Callable[..., Node]:
     return make
 
 
-RANKS = {"scalar": 0, "vector": 1, "matrix": 2, "tensor3": 3, "tensor4": 4}
-PREFIXES = {"": np.float32, "i": np.int32, "l": np.int64, "d": np.float64}
-CONSTRUCTORS = {
-    prefix + kind: _constructor(rank, prefix + kind, dtype)
-    for prefix, dtype in PREFIXES.items()
-    for kind, rank in RANKS.items()
-}
+scalar = _constructor(0, "scalar", np.float32)
+vector = _constructor(1, "vector", np.float32)
+matrix = _constructor(2, "matrix", np.float32)
+tensor3 = _constructor(3, "tensor3", np.float32)
+tensor4 = _constructor(4, "tensor4", np.float32)
+iscalar = _constructor(0, "iscalar", np.int32)
+ivector = _constructor(1, "ivector", np.int32)
+imatrix = _constructor(2, "imatrix", np.int32)
+itensor3 = _constructor(3, "itensor3", np.int32)
+itensor4 = _constructor(4, "itensor4", np.int32)
+lscalar = _constructor(0, "lscalar", np.int64)
+lvector = _constructor(1, "lvector", np.int64)
+lmatrix = _constructor(2, "lmatrix", np.int64)
+ltensor3 = _constructor(3, "ltensor3", np.int64)
+ltensor4 = _constructor(4, "ltensor4", np.int64)
+dscalar = _constructor(0, "dscalar", np.float64)
+dvector = _constructor(1, "dvector", np.float64)
+dmatrix = _constructor(2, "dmatrix", np.float64)
+dtensor3 = _constructor(3, "dtensor3", np.float64)
+dtensor4 = _constructor(4, "dtensor4", np.float64)
 
 
 def flag(name: str = "training") -> Node:
@@ -168,7 +183,7 @@ def custom_gradient(y: Any, inputs: Sequence[Any], vjp: GradientRule) -> Node:
 
     The rule is called when gradients are built, with nodes, so it can be differentiated again.
     """
-    return override_gradient(y, *inputs, rule=vjp)  # type: ignore[no-any-return]
+    return override_gradient(y, *inputs, rule=vjp)
 
 
 def clip_gradient(x: Any, low: float, high: float) -> Node:
@@ -176,5 +191,3 @@ def clip_gradient(x: Any, low: float, high: float) -> Node:
     from .elementwise import clip
 
     return custom_gradient(x, [x], lambda g, y, x: (clip(g, low, high),))
-
-

@@ -47,4 +47,4 @@ def matmul(a: Any, b: Any) -> Node:
         del shape[-1]
     if a.ndim == 1:
         del shape[-1 if b.ndim == 1 else -2]
-    return y if len(shape) == y.ndim else reshape(y, tuple(shape))  # type: ignore[no-any-return]
+    return y if len(shape) == y.ndim else reshape(y, tuple(shape))

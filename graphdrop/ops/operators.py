@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..graph import Node
-from ..types import Dim, num_elements
+from ..types import Dim, Size, num_elements
 from . import elementwise as e
 from . import linalg, reduce, shape
 
@@ -19,134 +19,134 @@ class Operators:
 
     __slots__ = ()
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: Any) -> Node:
         return e.add(self, other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: Any) -> Node:
         return e.add(other, self)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: Any) -> Node:
         return e.sub(self, other)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: Any) -> Node:
         return e.sub(other, self)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: Any) -> Node:
         return e.mul(self, other)
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: Any) -> Node:
         return e.mul(other, self)
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: Any) -> Node:
         return e.div(self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
+    def __rtruediv__(self, other: Any) -> Node:
         return e.div(other, self)
 
-    def __floordiv__(self, other: Any) -> Any:
+    def __floordiv__(self, other: Any) -> Node:
         return e.floordiv(self, other)
 
-    def __rfloordiv__(self, other: Any) -> Any:
+    def __rfloordiv__(self, other: Any) -> Node:
         return e.floordiv(other, self)
 
-    def __mod__(self, other: Any) -> Any:
+    def __mod__(self, other: Any) -> Node:
         return e.mod(self, other)
 
-    def __rmod__(self, other: Any) -> Any:
+    def __rmod__(self, other: Any) -> Node:
         return e.mod(other, self)
 
-    def __pow__(self, other: Any) -> Any:
+    def __pow__(self, other: Any) -> Node:
         return e.pow(self, other)
 
-    def __rpow__(self, other: Any) -> Any:
+    def __rpow__(self, other: Any) -> Node:
         return e.pow(other, self)
 
-    def __matmul__(self, other: Any) -> Any:
+    def __matmul__(self, other: Any) -> Node:
         return linalg.matmul(self, other)
 
-    def __rmatmul__(self, other: Any) -> Any:
+    def __rmatmul__(self, other: Any) -> Node:
         return linalg.matmul(other, self)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Node:
         return e.neg(self)
 
-    def __pos__(self) -> Any:
-        return self
+    def __pos__(self) -> Node:
+        return e.as_node(self)
 
-    def __abs__(self) -> Any:
+    def __abs__(self) -> Node:
         return e.abs(self)
 
-    def __and__(self, other: Any) -> Any:
+    def __and__(self, other: Any) -> Node:
         return e.bitwise_and(self, other)
 
-    def __rand__(self, other: Any) -> Any:
+    def __rand__(self, other: Any) -> Node:
         return e.bitwise_and(other, self)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Node:
         return e.bitwise_or(self, other)
 
-    def __ror__(self, other: Any) -> Any:
+    def __ror__(self, other: Any) -> Node:
         return e.bitwise_or(other, self)
 
-    def __xor__(self, other: Any) -> Any:
+    def __xor__(self, other: Any) -> Node:
         return e.bitwise_xor(self, other)
 
-    def __rxor__(self, other: Any) -> Any:
+    def __rxor__(self, other: Any) -> Node:
         return e.bitwise_xor(other, self)
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> Node:
         return e.bitwise_not(self)
 
-    def __lt__(self, other: Any) -> Any:
+    def __lt__(self, other: Any) -> Node:
         return e.less(self, other)
 
-    def __le__(self, other: Any) -> Any:
+    def __le__(self, other: Any) -> Node:
         return e.less_equal(self, other)
 
-    def __gt__(self, other: Any) -> Any:
+    def __gt__(self, other: Any) -> Node:
         return e.greater(self, other)
 
-    def __ge__(self, other: Any) -> Any:
+    def __ge__(self, other: Any) -> Node:
         return e.greater_equal(self, other)
 
     @property
-    def T(self) -> Any:
+    def T(self) -> Node:
         """The transpose: all axes reversed."""
         return shape.transpose(self)
 
     @property
-    def size(self) -> Any:
+    def size(self) -> Size:
         """The number of elements: an int, or a symbolic size."""
-        return num_elements(self.shape)  # type: ignore[attr-defined]
+        return num_elements(self.shape)
 
-    def astype(self, dtype: Any) -> Any:
+    def astype(self, dtype: Any) -> Node:
         return e.cast(self, dtype)
 
-    def reshape(self, *sizes: Any) -> Any:
+    def reshape(self, *sizes: Any) -> Node:
         return shape.reshape(self, *sizes)
 
-    def transpose(self, *axes: Any) -> Any:
+    def transpose(self, *axes: Any) -> Node:
         return shape.transpose(self, *axes)
 
-    def squeeze(self, axis: Any = None) -> Any:
+    def squeeze(self, axis: Any = None) -> Node:
         return shape.squeeze(self, axis)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.sum(self, axis=axis, keepdims=keepdims)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.mean(self, axis=axis, keepdims=keepdims)
 
-    def max(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def max(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.max(self, axis=axis, keepdims=keepdims)
 
-    def min(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def min(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.min(self, axis=axis, keepdims=keepdims)
 
-    def any(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def any(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.any(self, axis=axis, keepdims=keepdims)
 
-    def all(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def all(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.all(self, axis=axis, keepdims=keepdims)
 
 
@@ -156,11 +156,11 @@ def install() -> None:
         if name not in ("__module__", "__slots__", "__doc__", "__dict__", "__weakref__"):
             setattr(Node, name, method)
 
-    def truediv(self: Dim, other: Any) -> Any:
+    def truediv(self: Dim, other: Any) -> Node:
         return e.div(self, other)
 
-    def rtruediv(self: Dim, other: Any) -> Any:
+    def rtruediv(self: Dim, other: Any) -> Node:
         return e.div(other, self)
 
-    Dim.__truediv__ = truediv  # type: ignore[attr-defined]
-    Dim.__rtruediv__ = rtruediv  # type: ignore[attr-defined]
+    for name, method in (("__truediv__", truediv), ("__rtruediv__", rtruediv)):
+        setattr(Dim, name, method)

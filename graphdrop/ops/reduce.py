@@ -32,7 +32,7 @@ def kept_shape(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
 
 def restore_axes(g: Node, shape: Shape, axes: tuple[int, ...]) -> Node:
     """A reduced value with its axes back as size 1, to broadcast against the operand."""
-    return reshape(g, kept_shape(shape, axes, True))  # type: ignore[no-any-return]
+    return reshape(g, kept_shape(shape, axes, True))
 
 
 def reduction(
@@ -73,11 +73,18 @@ def _extreme_vjp(g: Node, y: Node, x: Node) -> Sequence[Node | None]:
     return (g * hit / sum(hit, axis=axes, keepdims=True),)
 
 
-sum = reduction("sum", result=sum_of, vjp=lambda g, y, x: (broadcast_to(g, x.shape),), doc="The sum; 0 if empty.")
-max = reduction("max", vjp=_extreme_vjp, doc="The largest; ties share the gradient equally.")
-min = reduction("min", vjp=_extreme_vjp, doc="The smallest; ties share the gradient equally.")
-any = reduction("any", result=to_bool, vjp=lambda g, y, x: (None,), doc="Whether one is true.")
-all = reduction("all", result=to_bool, vjp=lambda g, y, x: (None,), doc="Whether none is false.")
+sum: Op = reduction(
+    "sum",
+    result=sum_of,
+    vjp=lambda g, y, x: (broadcast_to(g, x.shape),),
+    doc="The sum; 0 if empty.",
+)
+max: Op = reduction("max", vjp=_extreme_vjp, doc="The largest; ties share the gradient equally.")
+min: Op = reduction("min", vjp=_extreme_vjp, doc="The smallest; ties share the gradient equally.")
+any: Op = reduction("any", result=to_bool, vjp=lambda g, y, x: (None,), doc="Whether one is true.")
+all: Op = reduction(
+    "all", result=to_bool, vjp=lambda g, y, x: (None,), doc="Whether none is false."
+)
 
 
 def sum_to(x: Node, shape: Shape) -> Node:
@@ -89,7 +96,7 @@ def sum_to(x: Node, shape: Shape) -> Node:
     for i, size in enumerate(shape):
         if size == 1 and x.shape[lead + i] != 1:
             axes.append(lead + i)
-    return reshape(sum(x, axis=axes), shape) if axes else reshape(x, shape)  # type: ignore[no-any-return]
+    return reshape(sum(x, axis=axes), shape) if axes else reshape(x, shape)
 
 
 @broadcast_to.vjp
@@ -107,6 +114,4 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Node:
     """The mean; integers give float64, as in NumPy."""
     node = as_node(x)
     node = node if node.tensor_type.is_float else cast(node, np.float64)
-    return sum(node, axis=axis, keepdims=keepdims) / count(node, axis)  # type: ignore[no-any-return]
-
-
+    return sum(node, axis=axis, keepdims=keepdims) / count(node, axis)

@@ -112,7 +112,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Node:
     axes = [axis] if isinstance(axis, int) else list(axis)
     new = normalize_axes(axes, node.ndim + len(axes))
     old = iter(node.shape)
-    return reshape(node, tuple(1 if i in new else next(old) for i in range(node.ndim + len(new))))  # type: ignore[no-any-return]
+    return reshape(node, tuple(1 if i in new else next(old) for i in range(node.ndim + len(new))))
 
 
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Node:
@@ -125,10 +125,10 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Node:
         for a in axes:
             unify(node.shape[a], 1, f"squeezed axis {a} of {node!r}: sizes")
     kept: list[Size] = [s for i, s in enumerate(node.shape) if i not in axes]
-    return reshape(node, tuple(kept))  # type: ignore[no-any-return]
+    return reshape(node, tuple(kept))
 
 
 def swap_last(x: Node) -> Node:
     """The transpose of a matrix, or of every matrix of a batch."""
     order = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
-    return transpose(x, order)  # type: ignore[no-any-return]
+    return transpose(x, order)

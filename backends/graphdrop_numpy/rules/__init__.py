@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from graphdrop.errors import BackendError
 from graphdrop.op import Op
 
 from . import elementwise, linalg, random, reduce, shape
-
-Rule = Callable[..., Any]
+from .rule import Rule
 
 
 def _merged(*tables: Mapping[Op, Rule]) -> dict[Op, Rule]:

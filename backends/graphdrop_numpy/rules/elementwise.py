@@ -9,7 +9,7 @@ import scipy.special
 
 from graphdrop.ops import elementwise as ops
 
-Array = np.ndarray[Any, Any]
+from .rule import Array, Table
 
 
 def rsqrt(x: Array) -> Array:
@@ -50,7 +50,7 @@ def identity(x: Array) -> Array:
     return x
 
 
-RULES = {
+RULES: Table = {
     ops.add: np.add, ops.sub: np.subtract, ops.mul: np.multiply, ops.div: np.divide,
     ops.floordiv: np.floor_divide, ops.mod: np.mod, ops.neg: np.negative, ops.pow: np.power,
     ops.maximum: np.maximum, ops.minimum: np.minimum, ops.abs: np.abs, ops.sign: np.sign,

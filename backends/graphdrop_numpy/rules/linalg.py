@@ -6,4 +6,6 @@ import numpy as np
 
 from graphdrop.ops import linalg as ops
 
-RULES = {ops._matmul: np.matmul}
+from .rule import Table
+
+RULES: Table = {ops._matmul: np.matmul}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from graphdrop.op import size
@@ -11,7 +9,7 @@ from graphdrop.ops import leaf
 from graphdrop.ops import random as ops
 from graphdrop.random import kept_scale, lanes, threshold_of
 
-Array = np.ndarray[Any, Any]
+from .rule import Array, Table
 
 
 def mask(
@@ -44,7 +42,7 @@ def select(keep: Array, y: Array) -> Array:
     return bits.view(y.dtype)
 
 
-RULES = {
+RULES: Table = {
     ops.threshold: lambda rate: np.int64(threshold_of(rate)),
     ops.mask: mask,
     ops.dropout: dropout,

@@ -6,4 +6,6 @@ import numpy as np
 
 from graphdrop.ops import reduce as ops
 
-RULES = {ops.sum: np.sum, ops.max: np.max, ops.min: np.min, ops.any: np.any, ops.all: np.all}
+from .rule import Table
+
+RULES: Table = {ops.sum: np.sum, ops.max: np.max, ops.min: np.min, ops.any: np.any, ops.all: np.all}

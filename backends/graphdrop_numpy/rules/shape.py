@@ -6,7 +6,9 @@ import numpy as np
 
 from graphdrop.ops import shape as ops
 
-RULES = {
+from .rule import Table
+
+RULES: Table = {
     ops.reshape: lambda x, *, shape: x.reshape(shape),
     ops.transpose: lambda x, *, axes: x.transpose(axes),
     ops.broadcast_to: lambda x, *, shape: np.broadcast_to(x, shape),
