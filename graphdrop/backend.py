@@ -1,7 +1,7 @@
 """What a backend is, and how one is found.
 
-A backend is a value.  Packages offer one under the entry-point group `graphdrop.backends`; graphdrop
-itself never imports a backend by name.
+A backend is a value.  Packages offer one under the entry-point group `graphdrop.backends`; the core
+never imports a backend by name.
 """
 
 from __future__ import annotations

@@ -125,11 +125,11 @@ class Binder:
         return array
 
     def _check_weak(self, node: Node, value: Any, what: str) -> None:
+        """Python numbers become any dtype that holds their kind: no floats into integers."""
         given = np.asarray(value)
-        order = "biuf"
-        if given.size and order.find(given.dtype.kind) > order.find(node.dtype.kind):
-            if not (given.dtype.kind == "i" and node.dtype.kind == "u"):
-                raise InputError(f"{what} got {given.dtype} values, which would be cut off")
+        kinds = {"b": 0, "i": 1, "u": 1, "f": 2}
+        if given.size and kinds.get(given.dtype.kind, 3) > kinds[node.dtype.kind]:
+            raise InputError(f"{what} got {given.dtype} values, which would be cut off")
 
     def _check(self, arrays: Sequence[Any], sizes: tuple[int, ...]) -> None:
         """Every declared and derived size against the arrays at hand."""

@@ -27,7 +27,7 @@ class GraphError(GraphdropError, TypeError):
 
 
 class GradientError(GraphdropError, ValueError):
-    """A gradient that does not exist: of a non-scalar, through an integer, of a gradient-less op."""
+    """A gradient that does not exist: of a non-scalar, through an integer, of some op."""
 
 
 class DisconnectedError(GradientError):

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from . import tree
-from .backend import Executable, Graph, get_backend
+from .backend import Backend, Executable, Graph, get_backend
 from .binding import Binder
-from .errors import ArgumentError, DTypeError, InputError, NanError, ShapeError
+from .errors import ArgumentError, DTypeError, InputError, NanError, RandomError, ShapeError
 from .graph import Node, format_origin, leaves, toposort
 from .op import as_node, constant, constant_value
 from .ops.leaf import Shared
 from .ops.leaf import _input as input_op
+from .ops.random import random_key
 from .replay import find_draws, regenerate_mask
 from .rewrite import Trace
 from .rewrite import optimize as rewrite
@@ -25,7 +26,7 @@ from .substitute import substitute
 from .types import Dim, unify
 
 # guards the moment in which shared values are read or replaced together
-_commit = threading.Lock()
+_swap = threading.Lock()
 
 
 def function(
@@ -111,6 +112,9 @@ class Function:
         keys = [s.key for s in self.streams]
         self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
         self.executable: Executable = chosen.compile(self.graph)
+        unknown = [f for f in self.draws.flags if constant_value(f) is None]
+        self._input_flags = [(f, self.inputs.index(f)) for f in unknown if f in self.inputs]
+        self._computed_flags = tuple(dict.fromkeys(f for f in unknown if f not in self.inputs))
         self._flags = self._compile_flags(chosen)
         self._last_sizes: tuple[int, ...] | None = None
 
@@ -135,12 +139,16 @@ class Function:
                     raise InputError(message)
                 warnings.warn(message, stacklevel=4)
 
-    def _compile_flags(self, backend: Any) -> Executable | None:
-        """What tells whether a call draws, where that depends on more than a constant."""
-        flags = [f for f in self.draws.flags if constant_value(f) is None]
-        if not flags:
+    def _compile_flags(self, backend: Backend) -> Executable | None:
+        """What computes the flags that say whether a call draws, where they are not inputs."""
+        if not self._computed_flags:
             return None
-        graph = Graph((*self.inputs, *self.shared), tuple(flags), self.binder.atoms)
+        for leaf in leaves(self._computed_flags):
+            if leaf.op is random_key:
+                raise RandomError(
+                    "a training flag cannot itself depend on a draw; draw it in another function"
+                )
+        graph = Graph((*self.inputs, *self.shared), self._computed_flags, self.binder.atoms)
         return backend.compile(graph)
 
     # ---- calling
@@ -149,7 +157,7 @@ class Function:
         with ExitStack() as held:
             for variable in self.updated_order:
                 held.enter_context(variable.lock)
-            with _commit:
+            with _swap:
                 arrays += [s.array for s in self.shared]
             arrays += self._keys(arrays, sizes)
             if self.check_nan:
@@ -166,7 +174,10 @@ class Function:
         """The [seed, call] of every stream; streams that draw in this call advance."""
         if not self.streams:
             return []
-        flags = self._flags.run(list(arrays), sizes) if self._flags is not None else []
+        flags: dict[Node, Any] = {f: arrays[i] for f, i in self._input_flags}
+        if self._flags is not None:
+            found = self._flags.run(list(arrays), sizes)
+            flags.update(zip(self._computed_flags, found, strict=True))
         keys = []
         for stream, active in zip(self.streams, self.draws.active(flags), strict=True):
             number = 0
@@ -182,7 +193,7 @@ class Function:
                 raise ShapeError(
                     f"the update of {variable!r} gave shape {array.shape}; nothing was updated"
                 )
-        with _commit:
+        with _swap:
             for variable, array in zip(self.updated, new, strict=True):
                 variable.replace(array)
 
@@ -207,7 +218,7 @@ class Function:
         Shared values are not updated and streams do not advance.
         """
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
-        with _commit:
+        with _swap:
             arrays += [s.array for s in self.shared]
         keys = [np.array([s.seed, s.calls], np.uint64) for s in self.streams]
         rows: list[tuple[Node, int, float]] = []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .errors import GraphError
-from .types import Atom, Dim, Size, TensorType, TupleType, Type, atoms_of
+from .types import Atom, Dim, Size, TensorType, Type, atoms_of, num_elements
 
 if TYPE_CHECKING:
     from .op import Op
@@ -87,8 +87,7 @@ class Node(Operators):
     # ---- what the type says
     @property
     def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self.tensor_type.dtype
-        return dtype
+        return self.tensor_type.dtype
 
     @property
     def ndim(self) -> int:
@@ -97,15 +96,18 @@ class Node(Operators):
     @property
     def shape(self) -> tuple[Size, ...]:
         """The sizes: ints where known, else Dims, which work as graph values too."""
-        shape: tuple[Size, ...] = self.tensor_type.shape
-        return shape
+        return self.tensor_type.shape
+
+    @property
+    def size(self) -> Size:
+        """The number of elements."""
+        return num_elements(self.shape)
 
     @property
     def tensor_type(self) -> TensorType:
-        if isinstance(self.type, TupleType):
-            raise GraphError(f"{self.op.name} has {len(self.type.items)} results; pick one first")
-        assert isinstance(self.type, TensorType)
-        return self.type
+        if isinstance(self.type, TensorType):
+            return self.type
+        raise GraphError(f"{self.op.name} has {len(self.type.items)} results; pick one first")
 
     @property
     def name(self) -> str | None:
@@ -137,7 +139,8 @@ class Node(Operators):
                 f"cannot iterate over {self!r}: its length is not known while the graph is "
                 f"built; use gd.scan, or declare a fixed size"
             )
-        return (self[i] for i in range(self.shape[0]))
+        length = self.shape[0]
+        return (self[i] for i in range(length))
 
     def __len__(self) -> int:
         if self.ndim == 0 or not isinstance(self.shape[0], int):
@@ -271,9 +274,14 @@ def toposort(outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None
         if node in done:
             continue
         done.add(node)
+        needed = () if stop is not None and stop(node) else node.dependencies
+        if not needed:
+            order.append(node)
+            continue
         stack.append((node, True))
-        if stop is None or not stop(node):
-            stack.extend((d, False) for d in reversed(node.dependencies) if d not in done)
+        for dependency in reversed(needed):
+            if dependency not in done:
+                stack.append((dependency, False))
     return order
 
 

@@ -253,6 +253,11 @@ def as_node(value: Any, dtype: Any = None) -> Node:
 
 def promoted(*values: Any) -> np.dtype[Any]:
     """The common dtype of nodes and values; Python scalars and sizes are weak."""
+    first = values[0] if values else None
+    if isinstance(first, Node) and all(
+        isinstance(v, Node) and v.dtype == first.dtype for v in values
+    ):
+        return first.dtype
     kinds: list[Any] = []
     for v in values:
         if isinstance(v, Node):

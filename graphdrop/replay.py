@@ -40,14 +40,12 @@ class Draws:
     flags: tuple[Node, ...]
     owners: tuple[int, ...]
 
-    def active(self, values: Sequence[Any]) -> list[bool]:
+    def active(self, values: Mapping[Node, Any]) -> list[bool]:
         """Which streams draw, given the values of the flags that are not constant."""
-        given = iter(values)
         found = [False] * len(self.streams)
         for flag, owner in zip(self.flags, self.owners, strict=True):
             known = constant_value(flag)
-            # `|=` alone would skip nothing, but every value must be consumed
-            found[owner] |= bool(next(given) if known is None else known)
+            found[owner] |= bool(values[flag] if known is None else known)
         return found
 
 

@@ -295,16 +295,22 @@ DTYPES: tuple[np.dtype[Any], ...] = tuple(
 )  # fmt: skip
 
 
+_KNOWN = frozenset(DTYPES)
+
+
 def as_dtype(dtype: Any) -> np.dtype[Any]:
     """The NumPy dtype that `dtype` names, if graphdrop has it."""
+    if isinstance(dtype, np.dtype) and dtype in _KNOWN:
+        return dtype
     try:
         found = np.dtype(dtype)
     except TypeError:
         raise DTypeError(f"{dtype!r} is not a dtype") from None
-    if found.newbyteorder("=") not in DTYPES:
+    native: np.dtype[Any] = found.newbyteorder("=")
+    if native not in _KNOWN:
         names = ", ".join(d.name for d in DTYPES)
         raise DTypeError(f"dtype {found} is not supported; use one of {names}")
-    return found.newbyteorder("=")
+    return native
 
 
 def promote(*kinds: Any) -> np.dtype[Any]:
@@ -404,7 +410,9 @@ def broadcast_sizes(a: Size, b: Size) -> Size:
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The common shape under NumPy's rule, restricted to sizes known to be 1."""
-    ndim = max((len(s) for s in shapes), default=0)
+    if all(s == shapes[0] for s in shapes):
+        return shapes[0] if shapes else ()
+    ndim = max(len(s) for s in shapes)
     out: list[Size] = [1] * ndim
     for shape in shapes:
         for axis, size in enumerate(shape, start=ndim - len(shape)):
@@ -432,7 +440,8 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     """Sorted distinct non-negative axes; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(normalize_axis(a, ndim) for a in ([axis] if np.ndim(axis) == 0 else axis))  # type: ignore[arg-type, union-attr, misc]
+    listed = [axis] if isinstance(axis, (int, np.integer)) else list(axis)
+    axes = tuple(normalize_axis(a, ndim) for a in listed)
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"axis {tuple(axis)} names one axis twice")  # type: ignore[arg-type]
+        raise ShapeError(f"axis {tuple(listed)} names one axis twice")
     return tuple(sorted(axes))

@@ -1,7 +1,7 @@
 """A graph as a flat list of NumPy calls, prepared once and run in order.
 
-A value lives in a numbered slot and is dropped after its last use.  An elementwise result is written
-over an operand that dies there.  Sizes are put into the calls once for every set of sizes met.
+A value lives in a numbered slot and is dropped after its last use.  An elementwise result is
+written over an operand that dies there.  Sizes are put into the calls once for every set of sizes.
 """
 
 from __future__ import annotations

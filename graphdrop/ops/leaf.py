@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
 from ..graph import Node
 from ..op import DEFAULT_FLOAT, as_node, constant_value, op, size
-from ..types import Size, TensorType, as_dtype, fresh_dim, named_dim, value_dim
+from ..types import Dim, Size, TensorType, as_dtype, fresh_dim, named_dim, value_dim
 
 _serials = itertools.count()
 
@@ -38,7 +38,8 @@ def as_size(value: Any, label: str = "size") -> Size:
         if value < 0:
             raise ShapeError(f"a size cannot be negative, got {value}")
         return int(value)
-    return value  # a Dim
+    assert isinstance(value, Dim), value
+    return value
 
 
 def as_shape(shape: Any, label: str = "shape") -> tuple[Size, ...]:

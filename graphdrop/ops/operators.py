@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..graph import Node
-from ..types import Dim, Size, num_elements
+from ..op import as_node
+from ..types import Dim
 from . import elementwise as e
 from . import linalg, reduce, shape
 
@@ -71,7 +72,7 @@ class Operators:
         return e.neg(self)
 
     def __pos__(self) -> Node:
-        return e.as_node(self)
+        return as_node(self)
 
     def __abs__(self) -> Node:
         return e.abs(self)
@@ -113,11 +114,6 @@ class Operators:
     def T(self) -> Node:
         """The transpose: all axes reversed."""
         return shape.transpose(self)
-
-    @property
-    def size(self) -> Size:
-        """The number of elements: an int, or a symbolic size."""
-        return num_elements(self.shape)
 
     def astype(self, dtype: Any) -> Node:
         return e.cast(self, dtype)
