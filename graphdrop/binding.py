@@ -152,10 +152,14 @@ class Binder:
     def _explain(
         self, node: Node, axis: int, declared: Size, got: int, env: Mapping[Atom, int]
     ) -> None:
-        here = f"{node.name or node!r} (axis {axis})"
+        here = f"{_label(node)} (axis {axis})"
         atom = plain_atom(declared)
         if atom is None:
             raise ShapeError(f"{here} must have size {self._show(declared, env)}, got {got}")
         i, a = self.source[atom]
-        first = f"{self.inputs[i].name or self.inputs[i]!r} (axis {a})"
+        first = f"{_label(self.inputs[i])} (axis {a})"
         raise ShapeError(f"dim '{atom}' is {env[atom]} in {first} but {got} in {here}")
+
+
+def _label(node: Node) -> str:
+    return node.name or repr(node)

@@ -78,7 +78,9 @@ class Function:
     call      the number of the last call that drew, None before the first
     backend   the name of the backend
     trace     the rewrites that fired
+    source    the nodes of outputs and updates as built, after givens and before rewrites
     graph     what the backend compiled
+    structure how the outputs nest (see `tree`)
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Function:
         self.inputs = _check_inputs(inputs)
         self.check_nan = check_nan
         self.call: int | None = None
-        results, self._structure = tree.flatten(outputs)
+        results, self.structure = tree.flatten(outputs)
         update_pairs = _check_updates(updates)
         targets = [as_node(r) for r in results] + [new for _, new in update_pairs]
         replaced = dict(_check_given(old, new) for old, new in _pairs(givens, "givens"))
@@ -106,6 +108,7 @@ class Function:
         self.streams = list(self.draws.streams)
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
         self.binder = Binder(self.inputs, user_graph)
+        self.source = tuple(targets)
         self.trace: Trace = []
         if optimize:
             targets, self.trace = rewrite(targets)
@@ -168,7 +171,7 @@ class Function:
             if self.updated:
                 self._commit(results)
         count = len(results) - len(self.updated)
-        return tree.unflatten(self._structure, results[:count])
+        return tree.unflatten(self.structure, results[:count])
 
     def _keys(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         """The [seed, call] of every stream; streams that draw in this call advance."""

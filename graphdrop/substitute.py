@@ -27,7 +27,8 @@ def substitute(outputs: Iterable[Node], replacements: Mapping[Node, Node]) -> li
     outputs = list(outputs)
     done: dict[Node, Node] = {}
     for node in toposort(outputs, stop=replacements.__contains__):
-        done[node] = replacements.get(node) or rebuild(node, done, sizes)
+        known = replacements.get(node)
+        done[node] = rebuild(node, done, sizes) if known is None else known
     return [done[node] for node in outputs]
 
 
