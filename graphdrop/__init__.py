@@ -109,6 +109,7 @@ from .ops.leaf import (
 from .ops.linalg import matmul
 from .ops.reduce import all, any, max, mean, min, sum
 from .ops.shape import broadcast_to, expand_dims, reshape, squeeze, transpose
+from .printing import dprint
 from .random import RandomStream, dropout
 
 operators.install()
