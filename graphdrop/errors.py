@@ -22,6 +22,10 @@ class ArgumentError(GraphdropError, ValueError):
     """A parameter of an operation or of a library function has a value it cannot have."""
 
 
+class OutOfRangeError(GraphdropError, IndexError):
+    """An index outside its axis: of a known size when building the graph, else at the call."""
+
+
 class GraphError(GraphdropError, TypeError):
     """A symbolic node was used where a value is needed (`if x > 0`, `np.asarray(x)`, ...)."""
 
@@ -51,7 +55,7 @@ class NanError(GraphdropError, ArithmeticError):
 
 
 class CheckError(GraphdropError, AssertionError):
-    """A run-time assertion written with `gd.assert_` failed."""
+    """A run-time assertion written with `gd.assert_`, or `gd.testing.check_grad`, failed."""
 
 
 class CheckpointError(GraphdropError, ValueError):

@@ -1,7 +1,8 @@
 """The form of the op table: what is tested of every operation, on every backend.
 
 A `Case` says how to build an operation, what NumPy gives for it, and on which samples.  The families
-are in the modules beside this one; `cases()` is all of them.  Backends of others can run them too.
+are in the modules beside this one; `runner.cases()` is all of them.  Backends of others can run
+them too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Case:
     ulp        allowed difference in units in the last place of the largest magnitude; 0: equal
     torch      the same in PyTorch (tensors -> tensor), where it has the op
     torch_grad whether PyTorch defines the same gradient
+    each       ulp are those of every element itself, not of the largest
+    symbolic   whether it can be built when every size but 1 is unknown
+    order      how often it can be differentiated, at most 2 are checked
     """
 
     name: str
@@ -49,11 +53,17 @@ class Case:
     ulp: float = 4
     torch: Callable[..., Any] | None = None
     torch_grad: bool = True
+    each: bool = False
+    symbolic: bool = True
+    order: int = 2
 
 
 @dataclass(frozen=True)
 class Bad:
-    """A mistake: `build()` must raise `error` with a message that `match` is found in."""
+    """A mistake: `build()` must raise `error` with a message that the pattern `match` is found in.
+
+    The message must also say where the mistake was made, as every operation's messages do.
+    """
 
     name: str
     build: Callable[[], Any]
