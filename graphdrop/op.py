@@ -5,16 +5,17 @@ Also here, because calling an operation needs them: literals (`constant`, `size`
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias, overload
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, GraphdropError
-from .graph import NO_PARAMS, Node, current_origin, format_origin, intern
+from .graph import NO_PARAMS, Node, Origin, current_origin, format_origin, intern
 from .types import (
     Dim,
     Size,
@@ -29,6 +30,8 @@ from .types import (
 TypeRule: TypeAlias = Callable[..., Type]
 # vjp(g, y, *inputs, **params) -> one node or None for each input
 VjpRule: TypeAlias = Callable[..., Sequence["Node | None"]]
+P = ParamSpec("P")
+R = TypeVar("R")
 # turns a user's call into operands and canonical params
 Prepare: TypeAlias = Callable[..., "tuple[Sequence[Node], dict[str, Any]]"]
 
@@ -130,17 +133,35 @@ class Op:
             _checks.reset(token)
 
     def _explain(self, error: GraphdropError, args: Sequence[Any]) -> GraphdropError:
-        """The same error, naming operation, operand types and the user's line."""
-        if getattr(error, "explained", False):
-            return error
-        shown = ", ".join(repr(a) if isinstance(a, Node) else _brief(a) for a in args)
-        where = format_origin(current_origin())
-        new = type(error)(f"{self.name}({shown}): {error}\n  built at {where}")
-        new.explained = True  # type: ignore[attr-defined]
-        return new
+        return explain(self.name, error, args, current_origin())
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def explain(
+    name: str, error: GraphdropError, args: Sequence[Any], origin: Origin
+) -> GraphdropError:
+    """The same error, naming operation, operand types and the user's line."""
+    if getattr(error, "explained", False):
+        return error
+    shown = ", ".join(repr(a) if isinstance(a, Node) else _brief(a) for a in args)
+    new = type(error)(f"{name}({shown}): {error}\n  built at {format_origin(origin)}")
+    new.explained = True  # type: ignore[attr-defined]
+    return new
+
+
+def composed(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of a function made of operations: its errors read as those of an operation."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except GraphdropError as error:
+            raise explain(function.__name__, error, args, current_origin()) from None
+
+    return call
 
 
 def _brief(value: Any) -> str:
@@ -198,13 +219,11 @@ def _constant(*, value: Literal) -> TensorType:
     return TensorType(value.array.dtype, value.array.shape)
 
 
-def constant(value: Any, dtype: Any = None) -> Node:
-    """A constant node of a scalar, array or nested list.
+def as_literal(value: Any, dtype: Any = None) -> np.ndarray[Any, Any]:
+    """An array of a supported dtype from a scalar, array or nested list.
 
     Python floats become float32 unless `dtype` says otherwise; NumPy data keep their dtype.
     """
-    if isinstance(value, Node):
-        raise ArgumentError(f"{value!r} is a node already, not a constant's value")
     weak = not isinstance(value, (np.ndarray, np.generic))
     try:
         array = np.asarray(value, dtype=dtype)
@@ -212,8 +231,14 @@ def constant(value: Any, dtype: Any = None) -> Node:
         raise DTypeError(f"{_brief(value)} cannot become {dtype or 'an array'}: {error}") from None
     if weak and dtype is None and array.dtype == np.float64:
         array = array.astype(DEFAULT_FLOAT)
-    array = array.astype(as_dtype(array.dtype), copy=False)
-    return _constant.make((), {"value": Literal(array)})
+    return array.astype(as_dtype(array.dtype), copy=False)
+
+
+def constant(value: Any, dtype: Any = None) -> Node:
+    """A constant node of a scalar, array or nested list; see `as_literal`."""
+    if isinstance(value, Node):
+        raise ArgumentError(f"{value!r} is a node already, not a constant's value")
+    return _constant.make((), {"value": Literal(as_literal(value, dtype))})
 
 
 @op

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from graphdrop.backend import Graph
-from graphdrop.errors import BackendError, ShapeError
-from graphdrop.graph import Node, format_origin, toposort
-from graphdrop.op import constant_value, get
+from graphdrop.errors import BackendError, GraphdropError, ShapeError
+from graphdrop.graph import Node, toposort
+from graphdrop.op import constant_value, explain, get
 from graphdrop.substitute import map_sizes
 from graphdrop.types import Atom, evaluate
 
@@ -109,15 +109,20 @@ class NumpyProgram:
     # ---- running
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         values = self._values(arrays)
-        with np.errstate(all="ignore"):
-            for function, slots, result, reuse, dead in self._plan(sizes):
-                operands = [values[s] for s in slots]
-                if reuse < 0:
-                    values[result] = function(*operands)
-                else:
-                    values[result] = function(*operands, out=values[reuse])
-                for s in dead:
-                    values[s] = None
+        plan, result = self._plan(sizes), -1
+        try:
+            with np.errstate(all="ignore"):
+                for function, slots, result, reuse, dead in plan:
+                    operands = [values[s] for s in slots]
+                    if reuse < 0:
+                        values[result] = function(*operands)
+                    else:
+                        values[result] = function(*operands, out=values[reuse])
+                    for s in dead:
+                        values[s] = None
+        except GraphdropError as error:
+            node = next(n for n in self.nodes if self.slot[n] == result)
+            raise explain(node.op.name, error, node.inputs, node.origin) from None
         return self._results(values)
 
     def observe(
@@ -129,7 +134,10 @@ class NumpyProgram:
                 function, slots, result, reuse, dead = call
                 out = {} if reuse < 0 else {"out": values[reuse]}
                 start = time.perf_counter()
-                values[result] = function(*(values[s] for s in slots), **out)
+                try:
+                    values[result] = function(*(values[s] for s in slots), **out)
+                except GraphdropError as error:
+                    raise explain(node.op.name, error, node.inputs, node.origin) from None
                 seen(node, values[result], time.perf_counter() - start)
                 for s in dead:
                     values[s] = None
@@ -182,7 +190,6 @@ def _run_sized(rule: Callable[..., Any], node: Node, known: dict[Atom, int], *va
     for a, b in node.checks:
         if evaluate(a, env) != evaluate(b, env):
             raise ShapeError(
-                f"{node.op.name} needs {a} == {b}, which are {evaluate(a, env)} and "
-                f"{evaluate(b, env)}\n  built at {format_origin(node.origin)}"
+                f"needs {a} == {b}, which are {evaluate(a, env)} and {evaluate(b, env)}"
             )
     return rule(*arrays, **map_sizes(dict(node.params), env))
