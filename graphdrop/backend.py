@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from functools import cache
 from typing import Any, Protocol
 
 from .errors import BackendError
@@ -31,17 +31,6 @@ class Graph:
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
     atoms: tuple[Atom, ...]
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """One step of a profiled call: what ran, for which nodes, how long (seconds), on how much."""
-
-    op: str
-    origin: str
-    seconds: float
-    bytes: int
-    fallback: str | None = None  # why a backend handed the step to another, if it did
 
 
 class Executable(Protocol):
@@ -80,9 +69,17 @@ PREFERENCE = ("llvm", "numpy")
 _loaded: dict[str, Backend] = {}
 
 
+@cache
+def _installed() -> dict[str, Any]:
+    """Entry points by name; looked up once, since it reads every installed package."""
+    from importlib.metadata import entry_points  # not needed to import graphdrop
+
+    return {e.name: e for e in entry_points(group=GROUP)}
+
+
 def available() -> list[str]:
     """The names of the installed backends."""
-    return sorted({e.name for e in entry_points(group=GROUP)} | set(_loaded))
+    return sorted({*_installed(), *_loaded})
 
 
 def register(backend: Backend) -> None:
@@ -98,13 +95,13 @@ def get_backend(name: str) -> Backend:
         name = next((n for n in PREFERENCE if n in available()), name)
     if name in _loaded:
         return _loaded[name]
-    found = {e.name: e for e in entry_points(group=GROUP)}
-    if name not in found:
+    entry = _installed().get(name)
+    if entry is None:
         raise BackendError(
             f"unknown backend {name!r}; installed are {', '.join(available()) or 'none'} "
             f"(and 'auto'); a backend is a package with an entry point in {GROUP!r}"
         )
-    backend = found[name].load()
+    backend = entry.load()
     if not isinstance(backend, Backend):
         raise BackendError(f"the entry point {name!r} gives {backend!r}, not a graphdrop Backend")
     return _loaded.setdefault(name, backend)

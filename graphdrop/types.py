@@ -41,7 +41,7 @@ class Atom:
         if self.kind in ("name", "axis"):
             return str(self.args[0])
         if self.kind == "value":
-            return "<value of a node>"
+            return f"value of {self.args[0].name or self.args[0].op.name}"
         left, right = self.args
         return (
             f"({left})//({right})" if self.kind == "floordiv" else f"{self.kind}({left}, {right})"

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
 from ..graph import Node
-from ..op import DEFAULT_FLOAT, as_node, constant_value, op, size
+from ..op import DEFAULT_FLOAT, as_literal, as_node, constant_value, op, size
 from ..types import Dim, Size, TensorType, as_dtype, fresh_dim, named_dim, value_dim
 
 _serials = itertools.count()
@@ -135,7 +135,8 @@ class Shared(Node):
             raise ShapeError(f"{self!r} takes shape {self.shape}, got {new.shape}")
         if new.dtype != self.dtype:
             raise DTypeError(
-                f"{self!r} takes {self.dtype}, got {new.dtype}; use value.astype({self.dtype.name!r})"
+                f"{self!r} takes {self.dtype}, got {new.dtype}; "
+                f"use value.astype({self.dtype.name!r})"
             )
         self.replace(new)
 
@@ -153,10 +154,8 @@ def shared(value: Any, name: str | None = None, dtype: Any = None) -> Shared:
     """A value that lives between calls of compiled functions: a parameter, an optimizer's state."""
     if isinstance(value, Node):
         raise ArgumentError(f"shared() takes a value, got the node {value!r}")
-    if isinstance(value, float) and dtype is None:
-        dtype = DEFAULT_FLOAT
-    array = np.array(value, dtype=dtype, order="C")
-    return Shared(array.astype(as_dtype(array.dtype), copy=False), name)
+    array = np.array(as_literal(value, dtype), order="C")
+    return Shared(array, name)
 
 
 # --------------------------------------------------------------------------------------------
