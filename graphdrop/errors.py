@@ -5,6 +5,8 @@ expect (`ValueError`, `TypeError`, ...).  A message says what was attempted, on 
 the user built it (file:line) and what to do instead.
 """
 
+import numpy as np
+
 
 class GraphdropError(Exception):
     """Base of all errors raised on purpose by graphdrop."""
@@ -52,6 +54,10 @@ class BackendError(GraphdropError, RuntimeError):
 
 class NanError(GraphdropError, ArithmeticError):
     """The NaN detector found a NaN or an infinity."""
+
+
+class LinAlgError(GraphdropError, np.linalg.LinAlgError):
+    """A matrix for which the operation has no result: singular, or not positive definite."""
 
 
 class CheckError(GraphdropError, AssertionError):

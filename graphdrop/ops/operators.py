@@ -12,7 +12,7 @@ from ..graph import Node
 from ..op import as_node
 from ..types import Dim
 from . import elementwise as e
-from . import linalg, reduce, shape
+from . import cumulative, linalg, reduce, shape
 
 
 class Operators:
@@ -138,6 +138,30 @@ class Operators:
 
     def min(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.min(self, axis=axis, keepdims=keepdims)
+
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Node:
+        return reduce.prod(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Node:
+        return reduce.var(self, axis, ddof, keepdims)
+
+    def std(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Node:
+        return reduce.std(self, axis, ddof, keepdims)
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Node:
+        return reduce.argmax(self, axis, keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Node:
+        return reduce.argmin(self, axis, keepdims)
+
+    def cumsum(self, axis: int | None = None) -> Node:
+        return cumulative.cumsum(self, axis)
+
+    def cumprod(self, axis: int | None = None) -> Node:
+        return cumulative.cumprod(self, axis)
+
+    def dot(self, other: Any) -> Node:
+        return linalg.dot(self, other)
 
     def any(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.any(self, axis=axis, keepdims=keepdims)
