@@ -2,11 +2,13 @@
 
 from .autodiff import grad, hessian, jacobian, jvp, vjp
 from .backend import available as backends
+from .dropout import dropout
 from .errors import GraphdropError
 from .function import Function, function
 from .graph import Node
 from .op import Op, as_node, constant
 from .ops import operators
+from .ops.activation import elu, gelu, leaky_relu, selu, silu
 from .ops.elementwise import (
     abs,
     add,
@@ -26,26 +28,28 @@ from .ops.elementwise import (
     clip,
     cos,
     cosh,
+    digamma,
     div,
-    elu,
     equal,
     erf,
     exp,
     expm1,
     floor,
     floordiv,
-    gelu,
     greater,
     greater_equal,
+    hypot,
+    isfinite,
     isinf,
     isnan,
-    leaky_relu,
     less,
     less_equal,
     lgamma,
     log,
     log1p,
     log2,
+    log10,
+    logaddexp,
     logical_and,
     logical_not,
     logical_or,
@@ -62,10 +66,8 @@ from .ops.elementwise import (
     relu,
     round,
     rsqrt,
-    selu,
     sigmoid,
     sign,
-    silu,
     sin,
     sinh,
     softplus,
@@ -106,11 +108,41 @@ from .ops.leaf import (
     tensor4,
     vector,
 )  # fmt: skip
-from .ops.linalg import matmul
-from .ops.reduce import all, any, max, mean, min, sum
+from .ops.cumulative import cumprod, cumsum
+from .ops.linalg import (
+    cholesky,
+    det,
+    dot,
+    inner,
+    inv,
+    kron,
+    matmul,
+    outer,
+    slogdet,
+    solve,
+    tensordot,
+    vdot,
+)  # fmt: skip
+from .ops.reduce import (
+    all,
+    any,
+    argmax,
+    argmin,
+    logsumexp,
+    max,
+    mean,
+    min,
+    norm,
+    prod,
+    std,
+    sum,
+    var,
+)  # fmt: skip
+from .ops.softmax import log_softmax, softmax
 from .ops.shape import broadcast_to, expand_dims, reshape, squeeze, transpose
 from .printing import dprint
-from .random import RandomStream, dropout
+from .random import RandomStream
+from .serialize import load, load_arrays, save
 
 operators.install()
 

@@ -6,15 +6,16 @@ result's shape; autodiff sums it back over broadcast axes.
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import DTypeError
+from ..errors import ArgumentError, DTypeError
 from ..graph import Node
-from ..op import Op, VjpRule, as_node, op, promoted
+from ..op import Op, VjpRule, as_node, composed, constant_value, op, promoted
 from ..types import TensorType, as_dtype, broadcast_shapes
 
 _BOOL = np.dtype(bool)
@@ -38,6 +39,11 @@ def numeric_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype == _BOOL:
         raise DTypeError("does not take bools; cast them, or use logical operations")
     return dtype
+
+
+def counting_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """As is, but bools are counted in int8, as NumPy does in x // y, x % y and x**y."""
+    return np.dtype(np.int8) if dtype == _BOOL else dtype
 
 
 def same(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -87,7 +93,7 @@ def elementwise(
 
     def prepare(*values: Any) -> tuple[list[Node], dict[str, Any]]:
         if len(values) != arity:
-            raise DTypeError(f"takes {arity} operand(s), got {len(values)}")
+            raise ArgumentError(f"takes {arity} operand(s), got {len(values)}")
         return coerce(values, operands(promoted(*values))), {}
 
     rule.__doc__ = doc
@@ -136,21 +142,17 @@ div: Op = elementwise(
     doc="a / b; integers give float64.",
 )  # fmt: skip
 floordiv: Op = elementwise(
-    "floordiv", 2, operands=numeric_of, vjp=lambda g, y, a, b: (None, None),
+    "floordiv", 2, operands=counting_of, vjp=lambda g, y, a, b: (None, None),
     doc="floor(a / b), as NumPy: integer division by zero gives 0.",
 )  # fmt: skip
 mod: Op = elementwise(
-    "mod", 2, operands=numeric_of, vjp=lambda g, y, a, b: (g, neg(g * floordiv(a, b))),
-    doc="The remainder with the sign of b.",
+    "mod", 2, operands=counting_of, vjp=lambda g, y, a, b: (g, neg(g * floordiv(a, b))),
+    doc="The remainder with the sign of b; of integers by zero 0.",
 )  # fmt: skip
 neg: Op = elementwise("neg", 1, operands=numeric_of, vjp=lambda g, y, x: (neg(g),), doc="-x.")
 pow: Op = elementwise(
-    "pow", 2, operands=numeric_of,
-    vjp=lambda g, y, a, b: (
-        g * b * pow(a, where(equal(b, 0), 1, b - 1)),
-        g * y * where(greater(a, 0), log(where(greater(a, 0), a, 1)), 0),
-    ),
-    doc="a to the power b; the gradient by b is 0 where a <= 0.",
+    "pow", 2, operands=counting_of, vjp=lambda g, y, a, b: _pow_vjp(g, y, a, b),
+    doc="a to the power b. Integers take no negative powers. The gradient by b is NaN where a < 0.",
 )  # fmt: skip
 maximum: Op = elementwise(
     "maximum", 2, vjp=lambda g, y, a, b: _share(g, greater(a, b), equal(a, b)),
@@ -166,14 +168,37 @@ sign: Op = elementwise(
 )
 floor: Op = elementwise("floor", 1, vjp=lambda g, y, x: (None,), doc="Largest integer <= x.")
 ceil: Op = elementwise("ceil", 1, vjp=lambda g, y, x: (None,), doc="Smallest integer >= x.")
-round: Op = elementwise(
+_round: Op = elementwise(
     "round", 1, operands=numeric_of, vjp=lambda g, y, x: (None,),
     doc="Nearest integer, halves to even.",
 )  # fmt: skip
 trunc: Op = elementwise("trunc", 1, vjp=lambda g, y, x: (None,), doc="x without its fraction.")
 square: Op = elementwise(
-    "square", 1, operands=numeric_of, vjp=lambda g, y, x: (g * 2 * x,), doc="x*x."
+    "square", 1, operands=counting_of, vjp=lambda g, y, x: (g * 2 * x,), doc="x*x."
 )
+
+
+@pow.prepare
+def _(a: Any, b: Any) -> tuple[list[Node], dict[str, Any]]:
+    operands = coerce((a, b), counting_of(promoted(a, b)))
+    known = constant_value(operands[1])
+    if known is not None and known.dtype.kind == "i" and (known < 0).any():
+        raise ArgumentError(
+            "integers have no negative integer powers; make one operand a float, say x ** -1.0"
+        )
+    return operands, {}
+
+
+def _pow_vjp(g: Node, y: Node, a: Node, b: Node) -> Sequence[Node | None]:
+    known = constant_value(b)
+    if known is not None and known.ndim == 0 and known != 0:
+        power = known.item()
+        if power == 2:
+            return g * 2 * a, None
+        return (g if power == 1 else g * power * pow(a, power - 1)), None
+    # 0 ** -1 is infinite, but 0 ** 0 has slope 0
+    base = where(logical_and(equal(a, 0), equal(b, 0)), 1, a)
+    return g * b * pow(base, b - 1), g * y * log(where(equal(a, 0), 1, a))
 
 
 def _share(g: Node, wins: Node, tie: Node) -> tuple[Node, Node]:
@@ -207,12 +232,36 @@ log2: Op = elementwise(
     vjp=lambda g, y, x: (g / (x * math.log(2)),),
     doc="Base-2 logarithm.",
 )
+log10: Op = elementwise(
+    "log10",
+    1,
+    operands=float_of,
+    vjp=lambda g, y, x: (g / (x * math.log(10)),),
+    doc="Base-10 logarithm.",
+)
+logaddexp: Op = elementwise(
+    "logaddexp", 2, operands=float_of, vjp=lambda g, y, a, b: _logaddexp_vjp(g, a, b),
+    doc="log(exp(a) + exp(b)), without overflow.",
+)  # fmt: skip
 sqrt: Op = elementwise(
     "sqrt", 1, operands=float_of, vjp=lambda g, y, x: (g / (2 * y),), doc="Square root."
 )
 rsqrt: Op = elementwise(
     "rsqrt", 1, operands=float_of, vjp=lambda g, y, x: (g * -0.5 * y / x,), doc="1 / sqrt(x)."
 )
+
+hypot: Op = elementwise(
+    "hypot", 2, operands=float_of,
+    vjp=lambda g, y, a, b: (g * a / where(equal(y, 0), 1, y), g * b / where(equal(y, 0), 1, y)),
+    doc="sqrt(a*a + b*b), without overflow; where that is 0, so is the gradient.",
+)  # fmt: skip
+
+
+def _logaddexp_vjp(g: Node, a: Node, b: Node) -> Sequence[Node | None]:
+    # two equal infinities have no difference
+    gap = where(logical_and(equal(a, b), isinf(a)), 0, a - b)
+    return g * sigmoid(gap), g * sigmoid(neg(gap))
+
 
 # trigonometric and hyperbolic -----------------------------------------------------------------
 sin: Op = elementwise(
@@ -272,7 +321,8 @@ arctanh: Op = elementwise(
 # special functions ----------------------------------------------------------------------------
 erf: Op = elementwise(
     "erf", 1, operands=float_of,
-    vjp=lambda g, y, x: (g * (2 / math.sqrt(math.pi)) * exp(neg(x * x)),), doc="The error function.",
+    vjp=lambda g, y, x: (g * (2 / math.sqrt(math.pi)) * exp(neg(x * x)),),
+    doc="The error function.",
 )  # fmt: skip
 lgamma: Op = elementwise(
     "lgamma", 1, operands=float_of, vjp=lambda g, y, x: (g * polygamma(x, order=0),),
@@ -312,6 +362,7 @@ logical_xor: Op = predicate("logical_xor", 2, to_bool, doc="a xor b, as bools.")
 logical_not: Op = predicate("logical_not", 1, to_bool, doc="not x, as a bool.")
 isnan: Op = predicate("isnan", 1, float_of, doc="Whether x is NaN.")
 isinf: Op = predicate("isinf", 1, float_of, doc="Whether x is infinite.")
+isfinite: Op = predicate("isfinite", 1, float_of, doc="Whether x is neither infinite nor NaN.")
 bitwise_and: Op = elementwise(
     "bitwise_and", 2, operands=int_of, vjp=lambda g, y, a, b: (None, None), doc="Bits set in both."
 )
@@ -361,6 +412,8 @@ polygamma.elementwise = True
 
 @polygamma.prepare
 def _(x: Any, order: int = 0) -> tuple[list[Node], dict[str, Any]]:
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 0:
+        raise ArgumentError(f"order must be a non-negative int, got {order!r}")
     return coerce([x], float_of(promoted(x))), {"order": int(order)}
 
 
@@ -378,42 +431,43 @@ stop_gradient.view = True
 
 # composed of the above ------------------------------------------------------------------------
 def clip(x: Any, low: Any = None, high: Any = None) -> Node:
-    """x limited to [low, high]; either may be None.  The gradient is 0 outside, whole at the ends."""
-    node: Node = as_node(x)
-    inside: Node | None = None
+    """x limited to [low, high]; either may be None, or a node.  NaN stays.
+
+    The gradient is x's inside and at the ends, and that of `low` or `high` outside.
+    """
+    limited: Node = as_node(x)
+    inside: list[Node] = []
     if low is not None:
-        node, inside = maximum(node, low), greater_equal(x, low)
+        limited = maximum(limited, low)
+        inside.append(greater_equal(x, low))
     if high is not None:
-        node, below = minimum(node, high), less_equal(x, high)
-        inside = below if inside is None else logical_and(inside, below)
-    return node if inside is None else where(inside, cast(x, node.dtype), stop_gradient(node))
+        limited = minimum(limited, high)
+        inside.append(less_equal(x, high))
+    if not inside:
+        return limited
+    if not isinstance(low, Node) and not isinstance(high, Node):
+        limited = stop_gradient(limited)
+    within = inside[0] if len(inside) == 1 else logical_and(*inside)
+    return where(within, cast(x, limited.dtype), limited)
 
 
-def leaky_relu(x: Any, slope: float = 0.01) -> Node:
-    """x where positive, slope * x elsewhere."""
-    return where(greater(x, 0), x, x * slope)
+@composed
+def round(x: Any, decimals: int = 0) -> Node:
+    """x rounded to `decimals` digits after the point (before it, if negative), halves to even."""
+    if isinstance(decimals, bool) or not isinstance(decimals, (int, np.integer)):
+        raise ArgumentError(f"decimals must be an int, got {decimals!r}")
+    node = as_node(x)
+    if decimals == 0 or (decimals > 0 and not node.tensor_type.is_float):
+        return _round(node)
+    scale = 10.0 ** builtins.abs(int(decimals))
+    if decimals > 0:
+        return _round(node * scale) / scale
+    return cast(_round(node / scale) * scale, node.dtype)
 
 
-def elu(x: Any, alpha: float = 1.0) -> Node:
-    """x where positive, alpha * (exp(x) - 1) elsewhere (Clevert et al. 2015)."""
-    return where(greater(x, 0), x, alpha * expm1(minimum(x, 0)))
-
-
-def selu(x: Any) -> Node:
-    """The self-normalizing ELU (Klambauer et al. 2017)."""
-    return 1.0507009873554805 * elu(x, 1.6732632423543772)
-
-
-def silu(x: Any) -> Node:
-    """x * sigmoid(x), also called swish."""
-    return x * sigmoid(x)
-
-
-def gelu(x: Any, approximate: bool = False) -> Node:
-    """x * Phi(x) (Hendrycks and Gimpel 2016); `approximate` uses the published tanh form."""
-    if approximate:
-        return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+def digamma(x: Any) -> Node:
+    """The derivative of lgamma."""
+    return polygamma(x, order=0)
 
 
 def reciprocal(x: Any) -> Node:

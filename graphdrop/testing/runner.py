@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,8 @@ def compare(what: str, result: Array, expected: Array, ulp: float, each: bool = 
         return
     finite = np.isfinite(expected)
     special = np.array_equal(result[~finite], expected[~finite], equal_nan=True)
-    assert special and np.isfinite(result[finite]).all(), f"{what} is\n{result}\nnot\n{expected}"
+    usual = bool(np.isfinite(result[finite]).all())
+    assert (special, usual) == (True, True), f"{what} is\n{result}\nnot\n{expected}"
     if not finite.any():
         return
     # differences in float64, where those of float16 and float32 are exact
@@ -146,13 +147,14 @@ def check_gradients(case: Case, *, backend: str = "numpy", optimize: bool = True
 
 def message_of(bad: Bad) -> str:
     """The message of a mistake, which must be of the right class and say the right thing."""
+    raised: GraphdropError | None = None
+    built: Any = None
     try:
-        built: Callable[[], Any] | Any = bad.build()
+        built = bad.build()
     except GraphdropError as error:
-        message = str(error)
-        assert type(error) is bad.error, (
-            f"{bad.name} raises {type(error).__name__}, not {bad.error.__name__}: {message}"
-        )
-        assert re.search(bad.match, message), f"{bad.name}: no {bad.match!r} in {message!r}"
-        return message
-    raise AssertionError(f"{bad.name} raises nothing and gives {built!r}")
+        raised = error
+    assert raised is not None, f"{bad.name} raises nothing and gives {built!r}"
+    message, kind = str(raised), type(raised)
+    assert kind is bad.error, f"{bad.name} raises {kind.__name__}: {message}"
+    assert re.search(bad.match, message), f"{bad.name}: no {bad.match!r} in {message!r}"
+    return message

@@ -1,8 +1,8 @@
 """The form of the op table: what is tested of every operation, on every backend.
 
-A `Case` says how to build an operation, what NumPy gives for it, and on which samples.  The families
-are in the modules beside this one; `runner.cases()` is all of them.  Backends of others can run
-them too.
+A `Case` says how to build an operation, what NumPy gives for it, and on which samples.  The
+families are in the modules beside this one; `runner.cases()` is all of them.  Backends of others
+can run them too.
 """
 
 from __future__ import annotations
