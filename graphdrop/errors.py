@@ -52,6 +52,10 @@ class BackendError(GraphdropError, RuntimeError):
     """A backend is unknown, not installed, or cannot run an operation."""
 
 
+class RewriteError(GraphdropError, RuntimeError):
+    """A rewrite rule broke its contract: another type, or no end.  A mistake of the rule's author."""
+
+
 class NanError(GraphdropError, ArithmeticError):
     """The NaN detector found a NaN or an infinity."""
 
@@ -66,3 +70,7 @@ class CheckError(GraphdropError, AssertionError):
 
 class CheckpointError(GraphdropError, ValueError):
     """A checkpoint file is malformed, truncated, tampered with, or does not fit the model."""
+
+
+class DependencyError(GraphdropError, ImportError):
+    """An optional package is not installed; the message says how to install it."""
