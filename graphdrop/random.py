@@ -1,4 +1,4 @@
-"""Random streams, the definition of a draw, and dropout.
+"""Random streams and the definition of a draw.
 
 The words of a draw are NumPy's Philox4x64-10 under key (seed, site) and counter
 (block + 1, call, step, example): a pure function, so that every backend, thread count and rewrite
@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, RandomError, ShapeError
+from .errors import ArgumentError, DTypeError, GraphdropError, RandomError
 from .graph import Node
-from .op import as_node, constant, constant_value
+from .op import Op, as_node, composed, constant, constant_value
 from .ops import random as draws
-from .ops.elementwise import cast, equal, where
-from .ops.leaf import as_shape
-from .types import Shape, normalize_axes, unify
+from .ops.elementwise import cast, coerce
+from .ops.leaf import as_shape, as_size
+from .types import as_dtype
 
 STREAM_VERSION = 1
 
@@ -65,9 +66,11 @@ def lanes(
 ) -> np.ndarray[Any, Any]:
     """The draw's unsigned lanes of `dtype` (uint16, uint32 or uint64), one for every element.
 
-    `example` is a scalar, or a vector with one entry for every row; then each row counts its own.
+    `example` is 0, or a vector of 1 + id for every row; then each row counts its own blocks.
     """
     seed, call = (int(k) for k in key)
+    if np.ndim(example) and np.min(example, initial=1) < 1:
+        raise RandomError("example ids must be in [0, 2**63 - 1), or [0, 2**64 - 1) as uint64")
     if np.ndim(example) == 0:
         return _lanes(seed, site, call, int(step), int(example), shape, dtype)
     rows = [_lanes(seed, site, call, int(step), int(e), shape[1:], dtype) for e in example]
@@ -82,7 +85,8 @@ def _lanes(
     for s in shape:
         size *= s
     raw = words(seed, site, call, step, example, -(-size * lane.itemsize // 8))
-    return raw.astype("<u8", copy=False).view(lane)[:size].reshape(shape)
+    found: np.ndarray[Any, Any] = raw.astype("<u8", copy=False).view(lane)[:size].reshape(shape)
+    return found
 
 
 def threshold_of(rate: float) -> int:
@@ -103,7 +107,10 @@ def kept_scale(threshold: int) -> float:
 # --------------------------------------------------------------------------------------------
 # streams
 
-_replayed: ContextVar[Mapping[Any, int]] = ContextVar("graphdrop_replayed", default={})
+# stream -> the call number that `at` replays
+_replayed: ContextVar[Mapping[Any, int]] = ContextVar(
+    "graphdrop_replayed", default=MappingProxyType({})
+)
 
 
 class RandomStream:
@@ -147,6 +154,17 @@ class RandomStream:
             self._sites.add(found)
             return found
 
+    @contextmanager
+    def _new_site(self, name: str | None) -> Iterator[int]:
+        """A site that is given back if the draw turns out to be a mistake."""
+        site = self.site(name)
+        try:
+            yield site
+        except GraphdropError:
+            with self._lock:
+                self._sites.discard(site)
+            raise
+
     @property
     def calls(self) -> int:
         """How many calls have drawn so far; also the number of the next one."""
@@ -164,7 +182,10 @@ class RandomStream:
 
     @contextmanager
     def at(self, call: int) -> Iterator[None]:
-        """Calls made inside draw exactly as call number `call` did; the stream does not advance."""
+        """Calls made inside draw exactly as call number `call` did; the stream does not advance.
+
+        Holds for this thread (or asyncio task): others go on drawing new numbers meanwhile.
+        """
         if isinstance(call, bool) or not isinstance(call, (int, np.integer)) or call < 0:
             raise RandomError(f"a call number must be a non-negative integer, got {call!r}")
         token = _replayed.set({**_replayed.get(), self: int(call)})
@@ -194,40 +215,147 @@ class RandomStream:
         with self._lock:
             self.seed, self._calls = state["seed"], state["calls"]
 
+    # ---- draws
+    def draw(
+        self, op: Op, *operands: Node, training: Any = True, name: str | None = None,
+        example: Any = None, **params: Any,
+    ) -> Node:  # fmt: skip
+        """A node of a draw `op` (see `ops/random.py`) with a site of its own."""
+        flag, ids = training_flag(training), example_ids(example)
+        step = constant(np.int64(0))
+        with self._new_site(name) as site:
+            return op(*operands, flag, self.key, step, ids, site=site, name=name, **params)
+
+    @composed
+    def uniform(
+        self, shape: Any = (), low: Any = 0.0, high: Any = 1.0, *, dtype: Any = np.float32,
+        training: Any = True, name: str | None = None, example: Any = None,
+    ) -> Node:  # fmt: skip
+        """Numbers from low to high, high excluded but for rounding: low + u * (high - low).
+
+        shape     sizes; symbolic ones too
+        low, high numbers, arrays or nodes that broadcast to the shape; differentiable
+        dtype     float16, float32 or float64; u has 11, 24 or 53 random bits
+        training  while false nothing is drawn: all are low
+        name      fixes the draw's site
+        example   integer ids, one for every row: a row's draw depends on its id only
+        """
+        u = self.draw(
+            draws.uniform, shape=as_shape(shape), dtype=as_dtype(dtype),
+            training=training, name=name, example=example,
+        )  # fmt: skip
+        if _is_number(low, 0) and _is_number(high, 1):
+            return u
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+            if not -np.inf < low <= high < np.inf:
+                raise RandomError(f"uniform needs low <= high, both finite, got {low} and {high}")
+            return u * _fitted("high", float(high) - float(low), u) + _fitted("low", low, u)
+        start = _fitted("low", low, u)
+        return start + u * (_fitted("high", high, u) - start)
+
+    @composed
+    def normal(
+        self, shape: Any = (), loc: Any = 0.0, scale: Any = 1.0, *, dtype: Any = np.float32,
+        training: Any = True, name: str | None = None, example: Any = None,
+    ) -> Node:  # fmt: skip
+        """Normal numbers with mean `loc` and standard deviation `scale`: loc + scale * z.
+
+        z is made by Box and Muller's formula from one 64-bit word w of the draw for each element,
+        in float64, and rounded to dtype:
+        z = sqrt(-2 * log(((w >> 32) + 0.5) * 2**-32)) * cos(2 * pi * ((w & 0xffffffff) * 2**-32))
+
+        loc, scale  numbers, arrays or nodes that broadcast to the shape; differentiable
+        training    while false nothing is drawn: all are loc
+        The other arguments are those of `uniform`.
+        """
+        z = self.draw(
+            draws.normal, shape=as_shape(shape), dtype=as_dtype(dtype),
+            training=training, name=name, example=example,
+        )  # fmt: skip
+        if isinstance(scale, (int, float)) and not 0 <= scale < np.inf:
+            raise RandomError(f"the scale of normal numbers cannot be {scale}")
+        scaled = z if _is_number(scale, 1) else z * _fitted("scale", scale, z)
+        return scaled if _is_number(loc, 0) else scaled + _fitted("loc", loc, z)
+
+    @composed
+    def bernoulli(
+        self, shape: Any = (), p: Any = 0.5, *, training: Any = True, name: str | None = None,
+        example: Any = None,
+    ) -> Node:  # fmt: skip
+        """bools that are True with probability p, exactly rint(p * 2**32) / 2**32.
+
+        p         a number, array or node that broadcasts to the shape
+        training  while false nothing is drawn: all are False
+        The other arguments are those of `uniform`.
+        """
+        return self.draw(
+            draws.bernoulli, _probabilities(p), shape=as_shape(shape),
+            training=training, name=name, example=example,
+        )  # fmt: skip
+
+    @composed
+    def randint(
+        self, shape: Any, low: Any, high: Any, *, dtype: Any = np.int64, training: Any = True,
+        name: str | None = None, example: Any = None,
+    ) -> Node:  # fmt: skip
+        """Integers from low up to but not including high.
+
+        low, high  integers, arrays, nodes or symbolic sizes that broadcast to the shape; the range
+                   may be all of dtype's
+        dtype      any integer dtype
+        training   while false nothing is drawn: all are low
+        The other arguments are those of `uniform`.
+        """
+        if _is_int(low) and _is_int(high):
+            info = np.iinfo(as_dtype(dtype))
+            if not info.min <= low < high <= int(info.max) + 1:
+                raise RandomError(
+                    f"randint needs low < high within {info.dtype}, got {low} and {high}"
+                )
+        first = _integers(low) if _is_int(low) else _integer_node("low", low)
+        last = _integers(int(high) - 1) if _is_int(high) else _integer_node("high", high) - 1
+        return self.draw(
+            draws.randint, first, last, shape=as_shape(shape), dtype=as_dtype(dtype),
+            training=training, name=name, example=example,
+        )  # fmt: skip
+
+    @composed
+    def categorical(
+        self, p: Any, shape: Any = None, *, training: Any = True, name: str | None = None,
+        example: Any = None,
+    ) -> Node:  # fmt: skip
+        """Class numbers, int64, with the probabilities p along p's last axis.
+
+        The draw is made in integers, from rint(p * 2**40), so that the same p give the same
+        classes everywhere; p is normalized by its sum.
+
+        p         probabilities, say gd.softmax(logits)
+        shape     p.shape[:-1] by default, or one that this broadcasts to
+        training  while false nothing is drawn: all are 0
+        The other arguments are those of `uniform`.
+        """
+        probabilities = _probabilities(p)
+        sizes = probabilities.shape[:-1] if shape is None else as_shape(shape)
+        return self.draw(
+            draws.categorical, probabilities, shape=sizes,
+            training=training, name=name, example=example,
+        )  # fmt: skip
+
+    @composed
+    def permutation(self, n: Any, *, training: Any = True, name: str | None = None) -> Node:
+        """The integers 0 ... n-1 in random order, int64; in their own order while not training."""
+        return self.draw(draws.permutation, length=as_size(n), training=training, name=name)
+
     def __repr__(self) -> str:
         return f"RandomStream(seed={self.seed}, calls={self._calls})"
 
 
 # --------------------------------------------------------------------------------------------
-# dropout
+# arguments of draws
 
 
-def draw_operands(stream: RandomStream, example: Any = None) -> tuple[Node, Node, Node]:
-    """(key, step, example) for a draw made here."""
-    if not isinstance(stream, RandomStream):
-        raise ArgumentError(f"a draw needs a gd.RandomStream, got {stream!r}")
-    zero = constant(np.int64(0))
-    ids = zero if example is None else cast(as_node(example), np.int64) + 1
-    return stream.key, zero, ids
-
-
-def rate_threshold(rate: Any) -> Node:
-    """The threshold of a rate, checked now if it is known and at the call if it is symbolic."""
-    node = as_node(rate, None if isinstance(rate, Node) else np.float64)
-    if node.ndim:
-        raise RandomError(f"a rate must be a scalar, got {node!r}")
-    known = constant_value(node)
-    if known is not None:
-        return constant(np.int64(threshold_of(float(known))))
-    return draws.threshold(cast(node, np.float64))
-
-
-def _is_false(node: Node) -> bool:
-    known = constant_value(node)
-    return known is not None and not known
-
-
-def _flag(training: Any) -> Node:
+def training_flag(training: Any) -> Node:
+    """The bool scalar node of a `training` argument."""
     node = as_node(training)
     if node.ndim or not node.tensor_type.is_bool:
         raise ArgumentError(
@@ -236,76 +364,61 @@ def _flag(training: Any) -> Node:
     return node
 
 
-def _shared_axes(x: Node, axes: Any, noise_shape: Any) -> tuple[int, ...]:
-    if axes is not None and noise_shape is not None:
-        raise ArgumentError("give axes or noise_shape, not both")
-    if axes is not None:
-        return normalize_axes(axes, x.ndim)
-    if noise_shape is None:
-        return ()
-    sizes: Shape = as_shape(noise_shape)
-    if len(sizes) != x.ndim:
-        raise ShapeError(f"noise_shape {noise_shape!r} needs {x.ndim} sizes for {x!r}")
-    shared = []
-    for i, (size, full) in enumerate(zip(sizes, x.shape, strict=True)):
-        if size == 1:
-            shared.append(i)
-        else:
-            unify(size, full, f"noise_shape {noise_shape!r} does not fit {x!r}: sizes")
-    return tuple(shared)
+def known_in(value: Any, dtype: Any) -> Node:
+    """`value` as a node of a dtype; a constant stays a constant."""
+    known = constant_value(value) if isinstance(value, Node) else value
+    return cast(value, dtype) if known is None else constant(known, dtype)
 
 
-def dropout(
-    x: Any,
-    rate: Any,
-    stream: RandomStream,
-    training: Any = True,
-    *,
-    axes: int | Sequence[int] | None = None,
-    noise_shape: Any = None,
-    mode: str = "inverted",
-    name: str | None = None,
-    example: Any = None,
-    mask: Any = None,
-) -> Node:
-    """`x` with a random share `rate` of its elements set to 0 while training (Srivastava 2014).
-
-    rate         share dropped: a number in [0, 1] or a symbolic scalar
-    training     a bool, or a symbolic flag; when false, x is returned as it is and nothing drawn
-    axes         axes over which the mask is shared (drawn with size 1)
-    noise_shape  instead of axes: the mask's shape, 1 where shared
-    mode         "inverted": kept elements are scaled up, so that the expectation is x;
-                 "classic": no scaling while training, x * (1 - rate) otherwise
-    name         fixes the draw's site, and names it in `step.mask` and pictures
-    example      integer ids, one for every row of x: the mask of a row depends on its id only
-    mask         a bool mask (True keeps) to use instead of drawing one
-
-    The gradient is the same dropout applied to the incoming gradient.
-    """
-    x, flag = as_node(x), _flag(training)
-    if mode not in ("inverted", "classic"):
-        raise ArgumentError(f"mode must be 'inverted' or 'classic', got {mode!r}")
-    threshold = rate_threshold(rate)
-    if mask is not None:
-        kept = _with_mask(x, threshold, mask, mode == "inverted")
-        dropped = where(flag, kept, x)
-    else:
-        shared = _shared_axes(x, axes, noise_shape)
-        site = stream.site(name)
-        if constant_value(threshold) == 0 or _is_false(flag):
-            dropped = x
-        else:
-            key, step, ids = draw_operands(stream, example)
-            dropped = draws.dropout(
-                x, threshold, flag, key, step, ids,
-                site=site, name=name, shared=shared, scaled=mode == "inverted",
-            )  # fmt: skip
-    if mode == "classic":
-        return where(flag, dropped, x * cast(1.0 - as_node(rate), x.dtype))
-    return dropped
+def known_flag(flag: Node) -> bool | None:
+    """The value of a training flag that is a constant."""
+    known = constant_value(flag)
+    return None if known is None else bool(known)
 
 
-def _with_mask(x: Node, threshold: Node, mask: Any, scaled: bool) -> Node:
-    scale = draws.STEPS / (draws.STEPS - where(equal(threshold, draws.STEPS), 0, threshold))
-    scale = where(equal(threshold, draws.STEPS), 0.0, scale)
-    return where(cast(mask, bool), x * cast(scale, x.dtype) if scaled else x, 0)
+def example_ids(example: Any) -> Node:
+    """The `example` operand of a draw: 0, or 1 + ids."""
+    if example is None:
+        return constant(np.int64(0))
+    node = as_node(example)
+    if node.ndim != 1 or not node.tensor_type.is_integer:
+        raise DTypeError(f"example ids must be an integer vector, one for every row, got {node!r}")
+    return (node if node.dtype == np.uint64 else cast(node, np.int64)) + 1
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, (int, float)) and value == number
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _fitted(what: str, value: Any, drawn: Node) -> Node:
+    """A number for every element of `drawn`, in its dtype."""
+    (node,) = coerce([value], drawn.dtype)
+    draws.check_fits(what, node.tensor_type, drawn.shape)
+    return node
+
+
+def _probabilities(p: Any) -> Node:
+    """p in float64, checked now where it is known."""
+    node = known_in(p, np.float64)
+    known = constant_value(node)
+    if known is not None and not ((known >= 0) & (known <= 1)).all():
+        raise RandomError(f"probabilities must be between 0 and 1, got {p!r}")
+    return node
+
+
+def _integers(value: Any) -> Node:
+    value = int(value)
+    if not -(2**63) <= value < 2**64:
+        raise RandomError(f"{value} is no integer of 64 bits")
+    return constant(np.int64(value) if value < 2**63 else np.uint64(value))
+
+
+def _integer_node(what: str, value: Any) -> Node:
+    node = as_node(value)
+    if not node.tensor_type.is_integer or node.dtype == np.uint64:
+        raise DTypeError(f"{what} must be an integer, or int64 or less as an array, got {node!r}")
+    return cast(node, np.int64)

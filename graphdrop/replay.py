@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import RandomError
 from .graph import Node
-from .op import constant, constant_value
+from .op import constant_value
 from .ops import random as draws
 from .random import RandomStream, lanes, threshold_of
 from .types import Atom, Shape, atoms_of, evaluate
@@ -50,16 +50,24 @@ class Draws:
 
 
 def find_draws(order: Sequence[Node]) -> Draws:
-    """The draws among the nodes of a graph."""
-    nodes = tuple(n for n in order if "key" in n.op.operand_names)
+    """The draws among the nodes of a graph that are made from a stream.
+
+    A draw whose key was replaced by a value (`givens={stream.key: ...}`) is a function like others.
+    """
+    nodes = tuple(
+        n for n in order
+        if "key" in n.op.operand_names and operand(n, "key").op is draws.random_key
+    )  # fmt: skip
     streams: dict[RandomStream, int] = {}
-    flags, owners = [], []
     for node in nodes:
-        stream = operand(node, "key").params["stream"]
-        owners.append(streams.setdefault(stream, len(streams)))
-        has_flag = "training" in node.op.operand_names
-        flags.append(operand(node, "training") if has_flag else constant(True))
-    return Draws(nodes, tuple(streams), tuple(flags), tuple(owners))
+        streams.setdefault(_stream(node), len(streams))
+    flags = tuple(operand(n, "training") for n in nodes)
+    return Draws(nodes, tuple(streams), flags, tuple(streams[_stream(n)] for n in nodes))
+
+
+def _stream(draw: Node) -> RandomStream:
+    stream: RandomStream = operand(draw, "key").params["stream"]
+    return stream
 
 
 def regenerate_mask(
