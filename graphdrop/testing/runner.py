@@ -116,7 +116,9 @@ def compare(what: str, result: Array, expected: Array, ulp: float, each: bool = 
     # differences in float64, where those of float16 and float32 are exact
     right, got = expected[finite].astype(np.float64), result[finite].astype(np.float64)
     size = np.abs(expected[finite]) if each else np.max(np.abs(expected[finite]))
-    unit = np.spacing(size).astype(np.float64)
+    # the spacing above the largest number of a dtype is infinite, below it is not
+    largest = np.nextafter(np.finfo(expected.dtype).max, 0, dtype=expected.dtype)
+    unit = np.spacing(np.minimum(size, largest)).astype(np.float64)
     off = np.abs(got - right) / unit
     assert np.max(off) <= ulp, (
         f"{what} is off by {np.max(off):.3g} ulp, {ulp} are allowed:\n{result}\nnot\n{expected}"
