@@ -163,7 +163,7 @@ def _storage(order: Sequence[Node]) -> dict[Node, Node]:
 
 
 def _may_alias(node: Node) -> bool:
-    return bool(node.inputs) and (node.op.view or node.op is get)
+    return bool(node.inputs) and node.op.view
 
 
 def _can_overwrite(node: Node, operand: Node) -> bool:
