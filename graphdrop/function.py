@@ -21,7 +21,7 @@ from .ops.leaf import _input as input_op
 from .ops.random import random_key
 from .replay import find_draws, regenerate_mask
 from .rewrite import Trace
-from .rewrite import optimize as rewrite
+from .rules import optimize as rewrite
 from .substitute import substitute
 from .types import Dim, unify
 
@@ -109,7 +109,7 @@ class Function:
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
         self.binder = Binder(self.inputs, user_graph)
         self.source = tuple(targets)
-        self.trace: Trace = []
+        self.trace = Trace()
         if optimize:
             targets, self.trace = rewrite(targets)
         keys = [s.key for s in self.streams]

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import ArgumentError, DTypeError, GraphdropError
 from .graph import NO_PARAMS, Node, Origin, current_origin, format_origin, intern
+from .pattern import Pattern
 from .types import (
     Dim,
     Size,
@@ -87,6 +88,8 @@ class Op:
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Node:
+        if Pattern in map(type, args):  # in a rewrite rule: operands and params in canonical form
+            return Pattern("call", op=self, args=args, params=params)  # type: ignore[return-value]
         operands: Sequence[Node]
         try:
             if self.prepare_rule is not None:

@@ -1,11 +1,341 @@
-"""The rewrite engine."""
+"""The rewrite engine: named rules under patterns, run bottom-up until none fires.
+
+A rule is a small function that gives a better node for the nodes its patterns fit, or None:
+
+    @rule(log(exp(x)))
+    def log_of_exp(x): return x
+
+The rules that exist, and their order, are in `rules/`.  Values agree with the graph as built: bit for
+bit under rules with `exact=True` (but for which NaN a NaN is), to rounding and with more range
+under the others.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-Trace = list
+import numpy as np
+
+from .errors import RewriteError
+from .graph import Node, Origin, format_origin, origin_scope, toposort
+from .op import Literal, Op, _constant, constant, constant_value
+from .ops import elementwise as e
+from .ops.operators import install_on
+from .ops.shape import broadcast_to
+from .pattern import Pattern, variants
+from .substitute import rebuild, size_of_value
+from .types import Atom, Size
+
+install_on(Pattern)  # patterns are written with the operators of nodes
+
+COMMUTATIVE = frozenset({
+    e.add, e.mul, e.maximum, e.minimum, e.equal, e.not_equal, e.logical_and, e.logical_or,
+    e.logical_xor, e.bitwise_and, e.bitwise_or, e.bitwise_xor,
+})  # fmt: skip
+UNIFORM_LIMIT = 1024  # larger constants are not searched for being one value
+HEADS = 3  # operands whose operations choose the rules to try
+FIRES_PER_NODE, FIRES_AT_LEAST = 50, 1000  # rules fired beyond this do not end
+
+# --------------------------------------------------------------------------------------------
+# what rules ask and build
 
 
-def optimize(outputs: Any) -> Any:
-    return outputs, []
+def scalar_of(node: Node) -> np.ndarray[Any, Any] | None:
+    """The one value that all elements of a node are known to have, as a 0-d array; else None."""
+    while node.op is broadcast_to:
+        node = node.inputs[0]
+    array = constant_value(node)
+    if array is None or array.ndim == 0:
+        return array
+    if not 0 < array.size <= UNIFORM_LIMIT:
+        return None
+    first = array.reshape(-1)[:1]
+    # bytes, because 0.0 == -0.0 and nan != nan
+    return first.reshape(()) if array.tobytes() == first.tobytes() * array.size else None
+
+
+def is_number(node: Node, value: Any) -> bool:
+    """Whether all elements are the number `value`, with its sign if it is a zero.
+
+    True and False are not numbers here but the bools that they are.
+    """
+    found = scalar_of(node)
+    if found is None or isinstance(value, bool) != (found.dtype.kind == "b"):
+        return False
+    same_sign = found.dtype.kind != "f" or bool(np.signbit(found) == np.signbit(float(value)))
+    return bool(found.item() == value) and same_sign
+
+
+def scalar(value: Any, like: Node) -> Node:
+    """A constant scalar of the dtype of `like`."""
+    return constant(np.asarray(value, like.dtype))
+
+
+def full(value: Any, like: Node) -> Node:
+    """`value` in the dtype and shape of `like`."""
+    return fit(scalar(value, like), like)
+
+
+def fit(node: Node, like: Node) -> Node:
+    """`node` broadcast to the shape of `like`."""
+    return node if node.shape == like.shape else broadcast_to(node, like.shape)
+
+
+# --------------------------------------------------------------------------------------------
+# rules
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """One rewrite.
+
+    name       for traces and tests
+    patterns   what it fits, commutative operands in every order
+    function   gets the variables it names (`node` is the whole) and returns a node or None
+    exact      results are equal bit for bit, but for the payload and sign of a NaN
+    """
+
+    name: str
+    patterns: tuple[Pattern, ...]
+    function: Callable[..., Node | None]
+    exact: bool
+    wanted: tuple[str, ...]
+
+    def apply(self, node: Node, pattern: Pattern) -> Node | None:
+        """The replacement of `node`, if the pattern fits and the function gives one."""
+        found: dict[str, Any] = {}
+        if pattern.kind != "any" and not match(pattern, node, found):
+            return None
+        found["node"] = node
+        with origin_scope(node.origin):
+            return self.function(*[found[name] for name in self.wanted])
+
+    def __repr__(self) -> str:
+        return f"<rule {self.name}>"
+
+
+def rule(*patterns: Any, exact: bool = True) -> Callable[[Callable[..., Node | None]], Rule]:
+    """Decorator: the function under some patterns, which all have the variables that it names."""
+
+    def make(function: Callable[..., Node | None]) -> Rule:
+        every = tuple(v for p in patterns for v in variants(p, COMMUTATIVE.__contains__))
+        wanted = tuple(inspect.signature(function).parameters)
+        return Rule(function.__name__, every, function, exact, wanted)
+
+    return make
+
+
+def match(pattern: Any, node: Node, found: dict[str, Any]) -> bool:
+    """Whether the node fits; `found` gets what the variables stand for."""
+    if not isinstance(pattern, Pattern):
+        return is_number(node, pattern)
+    if pattern.op is None:
+        if pattern.name in found:
+            return found[pattern.name] is node
+        if pattern.kind == "number" and scalar_of(node) is None:
+            return False
+        if pattern.test is not None and not pattern.test(node):
+            return False
+        found[pattern.name] = node
+        return True
+    if node.op is not pattern.op:
+        return False
+    args, inputs = pattern.args, node.inputs
+    if args and args[-1] is ...:
+        args = args[:-1]
+        inputs = inputs[: len(args)]
+    return (
+        len(args) == len(inputs)
+        and all(match_param(v, node.params[k], found) for k, v in pattern.params.items())
+        and all(match(a, i, found) for a, i in zip(args, inputs, strict=True))
+    )
+
+
+def match_param(pattern: Any, value: Any, found: dict[str, Any]) -> bool:
+    """Whether a parameter fits: is equal, or may be what a variable stands for."""
+    if not isinstance(pattern, Pattern):
+        return bool(pattern == value)
+    return bool(found.setdefault(pattern.name, value) == value)
+
+
+class _Index:
+    """Which rules to try on a node, from its operation and those of its first operands."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = [(r, p) for r in rules for p in r.patterns]
+        self.known: dict[tuple[Op, ...], tuple[tuple[Rule, Pattern], ...]] = {}
+
+    def candidates(self, node: Node) -> tuple[tuple[Rule, Pattern], ...]:
+        key = (node.op, *[i.op for i in node.inputs[:HEADS]])
+        found = self.known.get(key)
+        if found is None:
+            found = tuple((r, p) for r, p in self.rules if _may_fit(p, key[0], key[1:]))
+            self.known[key] = found
+        return found
+
+
+def _may_fit(pattern: Pattern, op: Op, heads: tuple[Op, ...]) -> bool:
+    if pattern.kind == "any":
+        assert pattern.test is not None
+        return pattern.test(op, heads)
+    return pattern.op is op and all(
+        _head_fits(a, h) for a, h in zip(pattern.args, heads, strict=False)
+    )
+
+
+def _head_fits(pattern: Any, head: Op) -> bool:
+    if isinstance(pattern, Pattern) and pattern.op is not None:
+        return pattern.op is head
+    if pattern is ... or (isinstance(pattern, Pattern) and pattern.kind == "var"):
+        return True
+    return head is _constant or head is broadcast_to
+
+
+@lru_cache(maxsize=64)
+def _index(rules: tuple[Rule, ...]) -> _Index:
+    return _Index(rules)
+
+
+# --------------------------------------------------------------------------------------------
+# traces
+
+
+@dataclass(frozen=True)
+class Fired:
+    """One rule that fired: in which phase, on which node, and what it gave."""
+
+    phase: str
+    rule: str
+    before: Node
+    after: Node
+    origin: Origin
+
+    def __str__(self) -> str:
+        before, after = expression(self.before), expression(self.after)
+        where = format_origin(self.origin)
+        return f"{self.phase:10} {self.rule:24} {before}  ->  {after}  [{where}]"
+
+
+class Trace(list[Fired]):
+    """The rules that fired, in order; one line each when printed."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def expression(node: Node, depth: int = 4) -> str:
+    """A node in one line: "log(add(x, 1))"; deeper than `depth` are dots."""
+    value = constant_value(node)
+    if value is not None:
+        return repr(Literal(value)) if value.size <= 4 else f"constant {node.type}"
+    if not node.inputs:
+        return node.name or (str(size_of_value(node)) if "size" in node.params else node.op.name)
+    if not depth:
+        return "..."
+    shown = [expression(i, depth - 1) for i in node.inputs[:HEADS]]
+    if len(node.inputs) > HEADS:
+        shown.append("...")
+    return f"{node.op.name}({', '.join(shown)})"
+
+
+# --------------------------------------------------------------------------------------------
+# running
+
+
+def optimize(
+    outputs: Iterable[Node], phases: Mapping[str, Sequence[Rule]]
+) -> tuple[list[Node], Trace]:
+    """`outputs` rewritten by the rules of one phase after the other, and which rules fired."""
+    nodes, trace = list(outputs), Trace()
+    for phase, rules in phases.items():
+        nodes = _Pass(phase, tuple(rules), trace).run(nodes)
+    return nodes, trace
+
+
+class _Pass:
+    """One phase over one graph.
+
+    Nodes are settled operands first.  Patterns look at operands only, so a node that no rule
+    changes, on settled operands, stays settled: one walk reaches the fixpoint.
+    """
+
+    def __init__(self, phase: str, rules: tuple[Rule, ...], trace: Trace) -> None:
+        self.phase = phase
+        self.index = _index(rules)
+        self.trace = trace
+        self.settled: dict[Node, Node] = {}
+        self.pending: dict[Node, Node] = {}  # node -> what it becomes, once that is settled
+        self.sizes: dict[Atom, Size] = {}
+        self.fired = 0
+
+    def run(self, outputs: list[Node]) -> list[Node]:
+        order = toposort(outputs)
+        self.limit = FIRES_AT_LEAST + FIRES_PER_NODE * len(order)
+        for node in order:
+            if node not in self.settled:
+                self._settle(node)
+        return [self.settled[n] for n in outputs]
+
+    def _settle(self, root: Node) -> None:
+        settled, pending = self.settled, self.pending
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in settled:
+                stack.pop()
+            elif node in pending:
+                settled[node] = settled[pending.pop(node)]
+                stack.pop()
+            elif missing := [d for d in node.dependencies if d not in settled]:
+                self._require_progress(node, missing)
+                stack.extend(reversed(missing))
+            else:
+                new = self._step(node)
+                if new is node:
+                    settled[node] = node
+                    stack.pop()
+                else:
+                    self._require_progress(node, [new])
+                    pending[node] = new
+                    stack.append(new)
+
+    def _step(self, node: Node) -> Node:
+        """The node on its settled operands, or if it has them, what the first rule makes of it."""
+        new = rebuild(node, self.settled, self.sizes)
+        if new is not node:
+            return new
+        if node.size_inputs and node.checks:
+            return node  # sizes that are values are checked where the node is computed
+        for candidate, pattern in self.index.candidates(node):
+            found = candidate.apply(node, pattern)
+            if found is not None and found is not node:
+                self._record(candidate, node, found)
+                return found
+        return node
+
+    def _record(self, fired: Rule, before: Node, after: Node) -> None:
+        if after.type != before.type:
+            raise RewriteError(
+                f"the rule {fired.name} made {after.type} of {before.type}: "
+                f"{expression(before)} -> {expression(after)}; a rule keeps dtype and shape"
+            )
+        self.trace.append(Fired(self.phase, fired.name, before, after, before.origin))
+        self.fired += 1
+        if self.fired > self.limit:
+            raise self._endless()
+
+    def _require_progress(self, node: Node, needed: Sequence[Node]) -> None:
+        """A node that waits for what it will itself become would wait for ever."""
+        if any(n in self.pending or n is node for n in needed):
+            raise self._endless()
+
+    def _endless(self) -> RewriteError:
+        last = ", ".join(dict.fromkeys(f.rule for f in self.trace[-20:]))
+        return RewriteError(
+            f"the phase {self.phase} does not end: {self.fired} rewrites, the last by {last}; "
+            f"a rule undoes another, or rewrites its own result"
+        )

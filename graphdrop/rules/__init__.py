@@ -1,0 +1,30 @@
+"""The rewrite rules, and the order in which they run.
+
+Exact rules first, on the graph as the user wrote it; then, with them, those that change rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .. import rewrite
+from ..graph import Node
+from ..rewrite import Rule, Trace
+from .fold import FOLD
+from .gradients import GRADIENTS
+from .inference import INFERENCE
+from .shapes import SHAPES
+from .simplify import SIMPLIFY
+from .stabilize import STABILIZE
+
+EXACT: tuple[Rule, ...] = (*INFERENCE, *SIMPLIFY, *SHAPES, *FOLD)
+
+PHASES: dict[str, tuple[Rule, ...]] = {
+    "exact": EXACT,
+    "stabilize": (*STABILIZE, *GRADIENTS, *EXACT),
+}
+
+
+def optimize(outputs: Iterable[Node]) -> tuple[list[Node], Trace]:
+    """`outputs` rewritten by all the phases, and the trace of what fired."""
+    return rewrite.optimize(outputs, PHASES)
