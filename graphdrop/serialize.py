@@ -304,7 +304,7 @@ def read(path: PathLike, *, foreign: bool = False) -> Contents:
 
     data = _read_bytes(path)
     try:
-        tensors = deserialize(data)
+        tensors = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is truncated, damaged or no safetensors file ({error}); use another copy"
@@ -386,7 +386,7 @@ def _digest(said: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
     listed = {k: [a.dtype.name, list(a.shape)] for k, a in arrays.items()}
     found = hashlib.sha256(_json({**said, "tensors": listed}).encode())
     for key in sorted(arrays):
-        found.update(np.ascontiguousarray(arrays[key]).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(arrays[key]).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

@@ -20,14 +20,16 @@ def order(n: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     It sorts the words of NumPy's Philox4x64-10 under key (seed, epoch), so that any epoch can be
     repeated alone, with any version of NumPy.
     """
-    words = np.random.Philox(key=[seed, epoch]).random_raw(n) if n else np.empty(0, np.uint64)
+    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
     return np.argsort(words, kind="stable")
 
 
 class Batches(Protocol):
     """Data that can be read once per epoch, from any batch on."""
 
-    per_epoch: int | None  # batches, where known
+    @property
+    def per_epoch(self) -> int | None:
+        """How many batches an epoch has, where known."""
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[tuple[Batch, int]]:
         """The batches of an epoch but the first `skip`, each with its number of rows."""
@@ -49,7 +51,7 @@ class ArrayBatches:
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.shapes = [[str(a.dtype), *a.shape[1:]] for a in columns.values()]
         full, rest = divmod(self.rows, self.batch_size)
-        self.per_epoch: int = full + (rest > 0 and not drop_last)
+        self.per_epoch = full + (rest > 0 and not drop_last)
         if not self.per_epoch:
             raise ArgumentError(
                 f"{self.rows} rows make no batch of {batch_size} with drop_last=True; use a "

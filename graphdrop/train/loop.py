@@ -128,8 +128,6 @@ class _Run:
 
     def resume(self) -> None:
         self.at, self.history.records, self.stopping.best = self.store.load()
-        if self.history.records and self.stopping.monitor not in self.history.records[-1]:
-            raise ArgumentError(f"the resumed history has no {self.stopping.monitor!r}")
 
     def save(self) -> None:
         self.store.save(self.at, self.history.records, self.stopping.best)

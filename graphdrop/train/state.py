@@ -133,6 +133,8 @@ class Stopping:
 
     def see(self, records: list[dict[str, float]], targets: Targets) -> None:
         """After an epoch: keep the values if it was the best."""
+        if self.patience is None:
+            return
         if self.monitor not in records[-1]:
             raise ArgumentError(
                 f"monitor={self.monitor!r} is not among what training gives: {list(records[-1])}"
