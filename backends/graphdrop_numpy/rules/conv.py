@@ -1,0 +1,158 @@
+"""NumPy rules of `graphdrop.ops.conv` and `pool`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from graphdrop.errors import ShapeError
+from graphdrop.ops import conv as ops
+from graphdrop.ops import pool
+from graphdrop.ops.conv import Padding, Pair
+
+from .rule import Array, Table
+
+
+def padded(x: Array, padding: Padding, fill: float = 0) -> Array:
+    if padding == ((0, 0), (0, 0)):
+        return x
+    return np.pad(x, ((0, 0), (0, 0), *padding), constant_values=fill)
+
+
+def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:
+    """A view (n, c, oh, ow, kh, kw) of padded images (n, c, h, w)."""
+    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    if any(e > size for e, size in zip(extent, x.shape[2:], strict=True)):
+        raise ShapeError(f"a window of {extent} does not fit into padded images {x.shape[2:]}")
+    view = sliding_window_view(x, extent, axis=(2, 3))
+    return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+
+
+def columns(x: Array, kernel: Pair, stride: Pair, dilation: Pair, groups: int) -> Array:
+    """The windows of padded images as (n, groups, c / groups * kh * kw, oh * ow)."""
+    view = windows(x, kernel, stride, dilation).transpose(0, 1, 4, 5, 2, 3)
+    n, c, kh, kw, oh, ow = view.shape
+    return view.reshape(n, groups, c // groups * kh * kw, oh * ow)
+
+
+def spread(
+    columns: Array, size: Pair, output: Pair, kernel: Pair, stride: Pair, padding: Padding,
+    dilation: Pair,
+) -> Array:  # fmt: skip
+    """Windows (n, c, kh, kw, oh, ow) added up into images of `size`: the transpose of `windows`."""
+    (top, bottom), (left, right) = padding
+    height, width = size
+    n, c = columns.shape[:2]
+    x = np.zeros((n, c, height + top + bottom, width + left + right), columns.dtype)
+    (oh, ow), (sh, sw), (dh, dw) = output, stride, dilation
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+            cols = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+            x[:, :, rows, cols] += columns[:, :, i, j]
+    return x[:, :, top : top + height, left : left + width]
+
+
+def conv2d(
+    x: Array, w: Array, *, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Array:
+    (n, _, height, width), (o, _, *kernel) = x.shape, w.shape
+    found = zip((height, width), kernel, stride, padding, dilation, strict=True)
+    output = [ops.window_count(*axis) for axis in found]
+    cols = columns(padded(x, padding), w.shape[2:], stride, dilation, groups)
+    y = w.reshape(groups, o // groups, cols.shape[2]) @ cols
+    return y.reshape(n, o, *output)
+
+
+def conv2d_input_grad(
+    g: Array, w: Array, *, size: Pair, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Array:
+    (n, o, oh, ow), (_, c, kh, kw) = g.shape, w.shape
+    kernels = w.reshape(groups, o // groups, c * kh * kw).swapaxes(1, 2)
+    cols = kernels @ g.reshape(n, groups, o // groups, oh * ow)
+    cols = cols.reshape(n, groups * c, kh, kw, oh, ow)
+    return spread(cols, size, (oh, ow), (kh, kw), stride, padding, dilation)
+
+
+def conv2d_kernel_grad(
+    x: Array, g: Array, *, size: Pair, stride: Pair, padding: Padding, dilation: Pair, groups: int
+) -> Array:
+    n, o, oh, ow = g.shape
+    c = x.shape[1] // groups
+    cols = columns(padded(x, padding), size, stride, dilation, groups)
+    # one product over batch and positions: (groups, o / groups, n * p) @ (groups, n * p, k)
+    left = g.reshape(n, groups, o // groups, oh * ow).transpose(1, 2, 0, 3)
+    right = cols.transpose(1, 0, 3, 2)
+    flat = left.reshape(groups, o // groups, n * oh * ow) @ right.reshape(
+        groups, n * oh * ow, cols.shape[2]
+    )
+    return flat.reshape(o, c, *size)
+
+
+def max_pool2d(
+    x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Array:
+    return windows(padded(x, padding, lowest(x)), kernel, stride, dilation).max(axis=(-2, -1))
+
+
+def lowest(x: Array) -> float:
+    return -np.inf if x.dtype.kind == "f" else int(np.iinfo(x.dtype).min)
+
+
+def max_pool2d_position(
+    x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Array:
+    y = max_pool2d(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+    found = windows(padded(x, padding), kernel, stride, dilation)
+    inside = windows(padded(np.ones_like(x[:1, :1], bool), padding), kernel, stride, dilation)
+    hit = ((found == y[..., None, None]) | (found != found)) & inside  # x != x where NaN
+    first = hit.reshape(*y.shape, kernel[0] * kernel[1]).argmax(axis=-1)
+    i, j = np.divmod(first, kernel[1])
+    rows = np.arange(y.shape[2])[:, None] * stride[0] - padding[0][0] + i * dilation[0]
+    cols = np.arange(y.shape[3]) * stride[1] - padding[1][0] + j * dilation[1]
+    position: Array = rows * x.shape[3] + cols
+    return position
+
+
+def place_at(g: Array, position: Array, *, size: Pair) -> Array:
+    n, c = g.shape[:2]
+    area = size[0] * size[1]
+    x = np.zeros(n * c * area, g.dtype)
+    start = np.arange(n * c).reshape(n, c, 1, 1) * area
+    np.add.at(x, (start + position).ravel(), g.ravel())
+    return x.reshape(n, c, *size)
+
+
+def pick_at(x: Array, position: Array) -> Array:
+    n, c, height, width = x.shape
+    flat = position.reshape(n, c, position.shape[2] * position.shape[3])
+    found = np.take_along_axis(x.reshape(n, c, height * width), flat, axis=2)
+    return found.reshape(position.shape)
+
+
+def sum_pool2d(
+    x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Array:
+    found = windows(padded(x, padding), kernel, stride, dilation)
+    return found.sum(axis=(-2, -1), dtype=x.dtype)
+
+
+def sum_pool2d_grad(
+    g: Array, *, size: Pair, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Array:
+    n, c, *output = g.shape
+    cols = np.broadcast_to(g[:, :, None, None], (n, c, *kernel, *output))
+    return spread(cols, size, g.shape[2:], kernel, stride, padding, dilation)
+
+
+RULES: Table = {
+    ops.conv2d: conv2d,
+    ops.conv2d_input_grad: conv2d_input_grad,
+    ops.conv2d_kernel_grad: conv2d_kernel_grad,
+    pool.max_pool2d: max_pool2d,
+    pool.max_pool2d_position: max_pool2d_position,
+    pool.place_at: place_at,
+    pool.pick_at: pick_at,
+    pool.sum_pool2d: sum_pool2d,
+    pool.sum_pool2d_grad: sum_pool2d_grad,
+}
