@@ -9,6 +9,25 @@ from .graph import Node
 from .op import Op, as_node, constant
 from .ops import operators
 from .ops.activation import elu, gelu, leaky_relu, selu, silu
+from .ops.check import assert_
+from .ops.create import (
+    arange,
+    eye,
+    full,
+    full_like,
+    linspace,
+    meshgrid,
+    one_hot,
+    ones,
+    ones_like,
+    tri,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)  # fmt: skip
+from .ops.conv import conv2d
+from .ops.cumulative import cumprod, cumsum
 from .ops.elementwise import (
     abs,
     add,
@@ -80,6 +99,19 @@ from .ops.elementwise import (
     trunc,
     where,
 )  # fmt: skip
+from .ops.gather import diag, diagonal, scatter_add, take, take_along_axis
+from .ops.index import inc_subtensor, nonzero, set_subtensor
+from .ops.join import (
+    array_split,
+    concatenate,
+    flip,
+    pad,
+    repeat,
+    roll,
+    split,
+    stack,
+    tile,
+)  # fmt: skip
 from .ops.leaf import (
     Shared,
     clip_gradient,
@@ -108,7 +140,6 @@ from .ops.leaf import (
     tensor4,
     vector,
 )  # fmt: skip
-from .ops.cumulative import cumprod, cumsum
 from .ops.linalg import (
     cholesky,
     det,
@@ -123,6 +154,7 @@ from .ops.linalg import (
     tensordot,
     vdot,
 )  # fmt: skip
+from .ops.pool import avg_pool2d, max_pool2d
 from .ops.reduce import (
     all,
     any,
@@ -138,12 +170,25 @@ from .ops.reduce import (
     sum,
     var,
 )  # fmt: skip
+from .ops.shape import (
+    broadcast_to,
+    expand_dims,
+    flatten,
+    moveaxis,
+    ravel,
+    reshape,
+    squeeze,
+    swapaxes,
+    transpose,
+)  # fmt: skip
 from .ops.softmax import log_softmax, softmax
-from .ops.shape import broadcast_to, expand_dims, reshape, squeeze, transpose
+from .ops.sort import argsort, searchsorted, sort, top_k
 from .printing import dprint
 from .random import RandomStream
 from .serialize import load, load_arrays, save
 
 operators.install()
+
+from . import nn, optim  # noqa: E402
 
 __version__ = "0.1.0"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, DisconnectedError, GradientError
-from .graph import Node, format_origin, origin_scope, toposort
+from .errors import ArgumentError, DisconnectedError, GradientError, ShapeError
+from .graph import Node, format_origin, leaves, origin_scope, toposort
 from .op import as_node, constant, get, split
 from .ops.elementwise import cast
+from .ops.join import stack
+from .ops.leaf import tensor
 from .ops.reduce import sum_to
-from .ops.shape import broadcast_to
-from .types import TupleType
+from .ops.shape import broadcast_to, reshape
+from .types import TensorType, TupleType, unify
 
 
 def zeros_like(x: Node) -> Node:
@@ -51,11 +54,18 @@ class _Adjoints:
 
 
 def backpropagate(
-    seeds: Mapping[Node, Node], wrt: Sequence[Node], barrier: Iterable[Node] = ()
+    seeds: Mapping[Node, Node],
+    wrt: Sequence[Node],
+    barrier: Iterable[Node] = (),
+    known: Mapping[Node, Node] | None = None,
 ) -> list[Node | None]:
-    """For every node of `wrt`, the sum over seeds of seed . d(node)/d(wrt); None if unconnected."""
-    stopped = set(barrier)
-    order = toposort(seeds)
+    """For every node of `wrt`, the sum over seeds of seed . d(seeded)/d(node); None if unconnected.
+
+    barrier  nodes through which nothing flows
+    known    whole gradients of some nodes: what else would flow into these is not counted
+    """
+    stopped, fixed = set(barrier), known or {}
+    order = toposort([*seeds, *fixed])
     relevant = _relevant(order, wrt, stopped)
     wanted = set(wrt)
     adjoints, result = _Adjoints(), {}
@@ -67,6 +77,7 @@ def backpropagate(
         g: Any = adjoints.total(node)
         if isinstance(node.type, TupleType):
             g = adjoints.items.pop(node, None)
+        g = fixed.get(node, g)
         if g is None:
             continue
         if node in wanted:
@@ -98,43 +109,110 @@ def _step(node: Node, g: Any, relevant: set[Node], adjoints: _Adjoints) -> None:
         if isinstance(x.type, TupleType) or not x.type.is_float:
             continue
         part = sum_to(part, x.shape) if node.op.elementwise else part
+        part = _fit(part, x, f"the gradient that {node.op.name} gives for")
         adjoints.add(x, cast(part, x.dtype))
 
 
-def _as_list(value: Any) -> list[Node]:
+# --------------------------------------------------------------------------------------------
+# checking what the user gave
+
+
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _check_wrt(wrt: Sequence[Any]) -> None:
-    for w in wrt:
-        if not isinstance(w, Node):
-            raise ArgumentError(f"gradients are taken by nodes, got {w!r}")
+def _fit(g: Node, node: Node, what: str) -> Node:
+    """A gradient in the shape of what it is the gradient of; sizes not known are checked later."""
+    if g.shape == node.shape:
+        return g
+    try:
+        if g.ndim != node.ndim:
+            raise ShapeError("different numbers of axes")
+        for a, b in zip(g.shape, node.shape, strict=True):
+            unify(a, b)
+    except ShapeError:
+        raise GradientError(
+            f"{what} {node!r} has the shape {list(g.shape)}; it must have the shape of the node "
+            f"(built at {format_origin(node.origin)})"
+        ) from None
+    return reshape(g, node.shape)
+
+
+def _as_gradient(g: Any, node: Node, what: str) -> Node:
+    """A node with the dtype and shape of `node`, from a node or value."""
+    if not node.tensor_type.is_float:
+        raise GradientError(
+            f"{node!r} is not a float, so it has no gradient "
+            f"(built at {format_origin(node.origin)})"
+        )
+    given = cast(g, node.dtype) if isinstance(g, Node) else constant(g, node.dtype)
+    return _fit(given, node, what)
+
+
+def _check_nodes(values: Sequence[Any], what: str) -> list[Node]:
+    for value in values:
+        if not isinstance(value, Node) or not isinstance(value.type, TensorType):
+            raise ArgumentError(f"{what} must be nodes of one array each, got {value!r}")
+    return list(values)
+
+
+def _check_wrt(wrt: Any) -> list[Node]:
+    nodes = _check_nodes(_as_list(wrt), "what gradients are taken by")
+    for w in nodes:
         if not w.tensor_type.is_float:
             raise GradientError(
                 f"no gradient by {w!r}: it is not a float; cast it with gd.cast(x, 'float32') "
                 f"before the model, or leave it out (built at {format_origin(w.origin)})"
             )
+    return nodes
+
+
+def _pair(
+    outputs: Any, gradients: Any, what: str, names: tuple[str, str]
+) -> list[tuple[Node, Node]]:
+    """Nodes with a value of the same shape for each, from one of both or from lists of both."""
+    several = isinstance(outputs, (list, tuple))
+    nodes = _check_nodes(_as_list(outputs), names[0])
+    values = _as_list(gradients) if several else [gradients]
+    if len(nodes) != len(values):
+        raise ArgumentError(f"{len(nodes)} {names[0]} but {len(values)} {names[1]}")
+    return [(n, _as_gradient(v, n, what)) for n, v in zip(nodes, values, strict=True)]
+
+
+def _summed(pairs: Iterable[tuple[Node, Node]]) -> dict[Node, Node]:
+    seeds: dict[Node, Node] = {}
+    for node, g in pairs:
+        seeds[node] = seeds[node] + g if node in seeds else g
+    return seeds
 
 
 def _finish(
-    found: Sequence[Node | None], wrt: Sequence[Node], disconnected: str, cost: str
+    found: Sequence[Node | None], wrt: Sequence[Node], disconnected: str, what: str
 ) -> list[Node]:
+    """The gradients, with those that do not exist treated as the user said."""
     if disconnected not in ("raise", "zero", "warn"):
         raise ArgumentError(f"disconnected must be 'raise', 'zero' or 'warn', got {disconnected!r}")
     result = []
     for w, g in zip(wrt, found, strict=True):
         if g is None and disconnected != "zero":
             message = (
-                f"{cost} does not depend on {w!r} (built at {format_origin(w.origin)}) in a "
+                f"{what} does not depend on {w!r} (built at {format_origin(w.origin)}) in a "
                 f"differentiable way; pass disconnected='zero' if that is meant"
             )
             if disconnected == "raise":
                 raise DisconnectedError(message)
-            import warnings
-
             warnings.warn(message, stacklevel=3)
         result.append(zeros_like(w) if g is None else g)
     return result
+
+
+def _like(structure: Any, values: Sequence[Node]) -> Any:
+    """A list if the user gave a list or a tuple, else the one value."""
+    return list(values) if isinstance(structure, (list, tuple)) else values[0]
+
+
+# --------------------------------------------------------------------------------------------
+# what users call
 
 
 def grad(
@@ -147,16 +225,17 @@ def grad(
 ) -> Any:
     """The gradient of a scalar `cost` by `wrt` (a node, or a list: then a list of nodes).
 
-    known_grads        gradients already known at some nodes; `cost` may then be None
+    known_grads        whole gradients of some nodes, which replace what would flow into these;
+                       `cost` may then be None
     consider_constant  nodes through which nothing flows
     disconnected       'raise', 'zero' or 'warn' where the cost does not depend on a node
     """
-    nodes = _as_list(wrt)
-    _check_wrt(nodes)
-    seeds = {node: as_node(g) for node, g in (known_grads or {}).items()}
-    for node, g in seeds.items():
-        if g.shape != node.shape:
-            raise GradientError(f"the known gradient of {node!r} has shape {list(g.shape)}")
+    nodes = _check_wrt(wrt)
+    known = known_grads or {}
+    _check_nodes(list(known), "keys of known_grads")
+    fixed = {n: _as_gradient(g, n, "the known gradient of") for n, g in known.items()}
+    barrier = _check_nodes(_as_list(consider_constant), "consider_constant")
+    seeds: dict[Node, Node] = {}
     if cost is not None:
         cost = as_node(cost)
         if cost.ndim:
@@ -165,81 +244,85 @@ def grad(
                 f"{format_origin(cost.origin)}); take cost.sum() or .mean(), or use gd.jacobian"
             )
         if not cost.tensor_type.is_float:
-            raise GradientError(f"the cost must be a float, got {cost!r}")
-        one = constant(np.ones((), cost.dtype))
-        seeds[cost] = seeds[cost] + one if cost in seeds else one
-    if not seeds:
+            raise GradientError(
+                f"the cost must be a float, got {cost!r} (built at {format_origin(cost.origin)})"
+            )
+        seeds[cost] = constant(np.ones((), cost.dtype))
+    elif not fixed:
         raise ArgumentError("grad needs a cost, or known_grads")
-    found = backpropagate(seeds, nodes, consider_constant)
-    result = _finish(found, nodes, disconnected, "the cost")
-    return result if isinstance(wrt, (list, tuple)) else result[0]
+    found = backpropagate(seeds, nodes, barrier, fixed)
+    return _like(wrt, _finish(found, nodes, disconnected, "the cost"))
 
 
 def vjp(outputs: Any, wrt: Any, cotangents: Any, *, disconnected: str = "raise") -> Any:
-    """Vector-Jacobian product: for each node of `wrt`, the sum of cotangent . d(output)/d(node)."""
-    nodes, ys, gs = _as_list(wrt), _as_list(outputs), _as_list(cotangents)
-    _check_wrt(nodes)
-    if len(ys) != len(gs):
-        raise ArgumentError(f"{len(ys)} outputs but {len(gs)} cotangents")
-    seeds: dict[Node, Node] = {}
-    for y, g in zip(ys, gs, strict=True):
-        g = cast(as_node(g), y.dtype)
-        if g.ndim != y.ndim:
-            raise GradientError(f"the cotangent of {y!r} is {g!r}; the shapes must be equal")
-        seeds[y] = seeds[y] + g if y in seeds else g
-    result = _finish(backpropagate(seeds, nodes), nodes, disconnected, "the output")
-    return result if isinstance(wrt, (list, tuple)) else result[0]
+    """Vector-Jacobian product: for each node of `wrt`, the sum of cotangent . d(output)/d(node).
+
+    Cotangents have the shapes of the outputs.
+    """
+    nodes = _check_wrt(wrt)
+    pairs = _pair(outputs, cotangents, "the cotangent of", ("outputs", "cotangents"))
+    found = backpropagate(_summed(pairs), nodes)
+    return _like(wrt, _finish(found, nodes, disconnected, "the output"))
 
 
 def jvp(outputs: Any, wrt: Any, tangents: Any) -> Any:
     """Jacobian-vector product: the change of each output as `wrt` moves along `tangents`.
 
+    Tangents have the shapes of the nodes in `wrt`; where an output does not depend on these it is 0.
+
     Built as the derivative of a vjp by its cotangent, in which the vjp is linear, so that every
     op with a vjp has a jvp (Townsend 2017, "A new trick for calculating Jacobian vector products").
     """
-    nodes, ys, ts = _as_list(wrt), _as_list(outputs), _as_list(tangents)
-    _check_wrt(nodes)
-    if len(nodes) != len(ts):
-        raise ArgumentError(f"{len(nodes)} nodes but {len(ts)} tangents")
-    from .ops.leaf import tensor
-
+    nodes = _check_wrt(wrt)
+    pairs = _pair(wrt, tangents, "the tangent of", ("nodes", "tangents"))
+    ys = _check_nodes(_as_list(outputs), "outputs")
     dummies = [tensor("cotangent", y.dtype, y.shape) for y in ys]
     pulled = vjp(ys, nodes, dummies, disconnected="zero")
-    seeds: dict[Node, Node] = {}
-    for p, t in zip(pulled, ts, strict=True):
-        t = cast(as_node(t), p.dtype)
-        seeds[p] = seeds[p] + t if p in seeds else t
+    seeds = _summed((p, t) for p, (_, t) in zip(pulled, pairs, strict=True))
     found = backpropagate(seeds, dummies)
     result = [zeros_like(y) if f is None else f for y, f in zip(ys, found, strict=True)]
-    return result if isinstance(outputs, (list, tuple)) else result[0]
+    if not set(dummies).isdisjoint(leaves(result)):
+        raise GradientError(
+            "jvp needs gradients that are linear in what comes in; a custom or clipped gradient "
+            "in this graph is not"
+        )
+    return _like(outputs, result)
 
 
 def jacobian(output: Any, wrt: Any, *, disconnected: str = "zero") -> Any:
-    """d(output)/d(wrt), of shape output.shape + wrt.shape; output's sizes must be known."""
-    from .ops.shape import reshape, stack
+    """d(output)/d(wrt), of shape output.shape + wrt.shape; output's sizes must be known.
 
-    output = as_node(output)
-    nodes = _as_list(wrt)
-    if not all(isinstance(s, int) for s in output.shape):
+    One backward pass for every element of the output.
+    """
+    (output,) = _check_nodes([as_node(output)], "the output")
+    nodes = _check_wrt(wrt)
+    sizes = [s for s in output.shape if isinstance(s, int)]
+    if len(sizes) != output.ndim:
         raise GradientError(
-            f"jacobian needs known sizes, got {output!r}; declare the input with fixed sizes"
+            f"jacobian needs known sizes, got {output!r} (built at "
+            f"{format_origin(output.origin)}); declare the input with fixed sizes"
         )
-    flat = reshape(output, (-1,)) if 0 not in output.shape else output
-    rows = [grad(flat[i], nodes, disconnected=disconnected) for i in range(flat.shape[0])]
+    _as_gradient(np.zeros(sizes), output, "the cotangent of")
+    rows = []
+    for index in np.ndindex(*sizes):
+        one = np.zeros(sizes, output.dtype)
+        one[index] = 1
+        rows.append(vjp(output, nodes, one, disconnected=disconnected))
     result = []
     for k, node in enumerate(nodes):
         shape = (*output.shape, *node.shape)
-        parts = [row[k] for row in rows]
-        result.append(
-            reshape(stack(parts), shape)
-            if parts
-            else broadcast_to(constant(np.zeros((), output.dtype)), shape)
-        )
-    return result if isinstance(wrt, (list, tuple)) else result[0]
+        zeros = broadcast_to(constant(np.zeros((), node.dtype)), shape)
+        result.append(reshape(stack([row[k] for row in rows]), shape) if rows else zeros)
+    return _like(wrt, result)
 
 
 def hessian(cost: Any, wrt: Any) -> Any:
-    """d2(cost)/d(wrt)2 of a scalar cost: the Jacobian of its gradient, node by node."""
-    nodes = _as_list(wrt)
-    result = [jacobian(grad(cost, node), node) for node in nodes]
-    return result if isinstance(wrt, (list, tuple)) else result[0]
+    """d2(cost)/d(wrt)2 of a scalar cost, of shape wrt.shape + wrt.shape; sizes must be known.
+
+    For a list, a list: node by node, without the mixed derivatives (which are
+    `jacobian(grad(cost, a), b)`).
+    """
+    nodes = _check_wrt(wrt)
+    gradients = grad(cost, nodes)
+    result = [jacobian(g, node) for g, node in zip(gradients, nodes, strict=True)]
+    return _like(wrt, result)

@@ -11,8 +11,8 @@ from typing import Any
 from ..graph import Node
 from ..op import as_node
 from ..types import Dim
+from . import cumulative, gather, index, join, linalg, reduce, shape, sort
 from . import elementwise as e
-from . import cumulative, linalg, reduce, shape
 
 
 class Operators:
@@ -169,12 +169,59 @@ class Operators:
     def all(self, axis: Any = None, keepdims: bool = False) -> Node:
         return reduce.all(self, axis=axis, keepdims=keepdims)
 
+    def __getitem__(self, key: Any) -> Node:
+        return index.getitem(self, key)
+
+    def set(self, value: Any) -> Node:
+        """The array of which this is a part, with `value` in its place: x[1:].set(0)."""
+        return index.set_subtensor(self, value)
+
+    def inc(self, value: Any) -> Node:
+        """The array of which this is a part, with `value` added to it: x[ids].inc(1)."""
+        return index.inc_subtensor(self, value)
+
+    def take(self, ids: Any, axis: int | None = None, mode: str = "raise") -> Node:
+        return gather.take(self, ids, axis, mode)
+
+    def nonzero(self) -> tuple[Node, ...]:
+        return index.nonzero(self)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
+        return gather.diagonal(self, offset, axis1, axis2)
+
+    def flatten(self, ndim: int = 1) -> Node:
+        return shape.flatten(self, ndim)
+
+    def ravel(self) -> Node:
+        return shape.ravel(self)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Node:
+        return shape.swapaxes(self, axis1, axis2)
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Node:
+        return join.repeat(self, repeats, axis)
+
+    def sort(self, axis: int | None = -1, descending: bool = False) -> Node:
+        """A sorted copy (NumPy's method sorts in place, which a graph cannot)."""
+        return sort.sort(self, axis, descending)
+
+    def argsort(self, axis: int | None = -1, descending: bool = False) -> Node:
+        return sort.argsort(self, axis, descending)
+
+    def searchsorted(self, values: Any, side: str = "left") -> Node:
+        return sort.searchsorted(self, values, side)
+
+
+def install_on(kind: type) -> None:
+    """Give a class the methods above."""
+    for name, method in vars(Operators).items():
+        if name not in ("__module__", "__slots__", "__doc__", "__dict__", "__weakref__"):
+            setattr(kind, name, method)
+
 
 def install() -> None:
     """Give `Node` the methods above, and symbolic sizes the division that sizes do not have."""
-    for name, method in vars(Operators).items():
-        if name not in ("__module__", "__slots__", "__doc__", "__dict__", "__weakref__"):
-            setattr(Node, name, method)
+    install_on(Node)
 
     def truediv(self: Dim, other: Any) -> Node:
         return e.div(self, other)

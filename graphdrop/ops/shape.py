@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import ShapeError
 from ..graph import Node
-from ..op import as_node, op
+from ..op import as_node, composed, op
 from ..types import (
     Shape,
     Size,
@@ -44,7 +46,7 @@ def _(x: Any, *shape: Any) -> tuple[list[Node], dict[str, Any]]:
 
 def _fill_minus_one(old: Shape, sizes: Any) -> Shape:
     wanted = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes]
-    free = [i for i, s in enumerate(wanted) if isinstance(s, int) and s == -1]
+    free = [i for i, s in enumerate(wanted) if isinstance(s, (int, np.integer)) and s == -1]
     if len(free) > 1:
         raise ShapeError(f"only one size may be -1, got {wanted}")
     if not free:
@@ -106,6 +108,7 @@ def _(x: Any, shape: Any) -> tuple[list[Node], dict[str, Any]]:
 
 
 # composed of the above ------------------------------------------------------------------------
+@composed
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Node:
     """x with axes of size 1 inserted, at positions counted in the result."""
     node = as_node(x)
@@ -115,6 +118,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Node:
     return reshape(node, tuple(1 if i in new else next(old) for i in range(node.ndim + len(new))))
 
 
+@composed
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Node:
     """x without axes of size 1: the given ones, or all that are known to be 1."""
     node = as_node(x)
@@ -126,6 +130,47 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Node:
             unify(node.shape[a], 1, f"squeezed axis {a} of {node!r}: sizes")
     kept: list[Size] = [s for i, s in enumerate(node.shape) if i not in axes]
     return reshape(node, tuple(kept))
+
+
+def ravel(x: Any) -> Node:
+    """x as a vector, in C order."""
+    return reshape(x, (-1,))
+
+
+@composed
+def flatten(x: Any, ndim: int = 1) -> Node:
+    """x with its last axes merged so that `ndim` remain: a vector by default (Theano's flatten)."""
+    node = as_node(x)
+    if not 1 <= ndim <= max(node.ndim, 1):
+        raise ShapeError(f"{node.type} cannot be flattened to {ndim} axes")
+    kept = node.shape[: ndim - 1]
+    return reshape(node, (*kept, num_elements(node.shape[ndim - 1 :])))
+
+
+@composed
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Node:
+    """x with the source axes moved to the destination places; the others keep their order."""
+    node = as_node(x)
+    old, new = (
+        [normalize_axis(a, node.ndim) for a in ([axes] if isinstance(axes, int) else axes)]
+        for axes in (source, destination)
+    )
+    if len(old) != len(new) or len(set(old)) != len(old) or len(set(new)) != len(new):
+        raise ShapeError(f"axes {source} and {destination} must be as many, and each named once")
+    order = [a for a in range(node.ndim) if a not in old]
+    for place, axis in sorted(zip(new, old, strict=True)):
+        order.insert(place, axis)
+    return transpose(node, order)
+
+
+@composed
+def swapaxes(x: Any, axis1: int, axis2: int) -> Node:
+    """x with two axes exchanged."""
+    node = as_node(x)
+    a, b = normalize_axis(axis1, node.ndim), normalize_axis(axis2, node.ndim)
+    order = list(range(node.ndim))
+    order[a], order[b] = b, a
+    return transpose(node, order)
 
 
 def swap_last(x: Node) -> Node:

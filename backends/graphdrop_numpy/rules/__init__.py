@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from graphdrop.errors import BackendError
 from graphdrop.op import Op
 
-from . import elementwise, linalg, random, reduce, shape
+from . import (
+    check,
+    conv,
+    create,
+    elementwise,
+    index,
+    join,
+    linalg,
+    losses,
+    random,
+    reduce,
+    shape,
+    sort,
+)
 from .rule import Rule
 
 
@@ -22,5 +35,6 @@ def _merged(*tables: Mapping[Op, Rule]) -> dict[Op, Rule]:
 
 
 RULES: dict[Op, Rule] = _merged(
-    elementwise.RULES, linalg.RULES, random.RULES, reduce.RULES, shape.RULES
-)
+    check.RULES, conv.RULES, create.RULES, elementwise.RULES, index.RULES, join.RULES, linalg.RULES,
+    losses.RULES, random.RULES, reduce.RULES, shape.RULES, sort.RULES,
+)  # fmt: skip
