@@ -268,7 +268,7 @@ def vjp(outputs: Any, wrt: Any, cotangents: Any, *, disconnected: str = "raise")
 def jvp(outputs: Any, wrt: Any, tangents: Any) -> Any:
     """Jacobian-vector product: the change of each output as `wrt` moves along `tangents`.
 
-    Tangents have the shapes of the nodes in `wrt`; where an output does not depend on these it is 0.
+    Tangents have the shapes of the nodes in `wrt`; an output that does not depend on these gives 0.
 
     Built as the derivative of a vjp by its cotangent, in which the vjp is linear, so that every
     op with a vjp has a jvp (Townsend 2017, "A new trick for calculating Jacobian vector products").
