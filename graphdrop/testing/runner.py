@@ -23,7 +23,7 @@ from ..tree import flatten
 from .gradients import check_grad
 from .table import Array, Bad, Case
 
-FAMILIES = ("elementwise", "shape", "index", "sort", "reduce", "linalg", "conv", "random")
+FAMILIES = ("elementwise", "shape", "index", "sort", "reduce", "linalg", "conv", "random", "losses")
 
 # ops that are no computation: values come from the caller, or are taken apart by the backend
 LEAVES = ("constant", "get", "input", "random_key", "shared", "size")
