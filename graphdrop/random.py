@@ -104,6 +104,12 @@ def kept_scale(threshold: int) -> float:
     return draws.STEPS / (draws.STEPS - threshold) if threshold < draws.STEPS else 0.0
 
 
+def check_call(call: Any) -> None:
+    """A call number is an integer in [0, 2**64)."""
+    if not _is_int(call) or not 0 <= call < 2**64:
+        raise RandomError(f"a call number must be an integer that is not negative, got {call!r}")
+
+
 # --------------------------------------------------------------------------------------------
 # streams
 
@@ -123,7 +129,7 @@ class RandomStream:
     """
 
     def __init__(self, seed: int) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        if not _is_int(seed):
             raise RandomError(f"a seed must be an integer, got {seed!r}")
         if not 0 <= seed < 2**64:
             raise RandomError(f"a seed must be in [0, 2**64), got {seed}")
@@ -186,8 +192,7 @@ class RandomStream:
 
         Holds for this thread (or asyncio task): others go on drawing new numbers meanwhile.
         """
-        if isinstance(call, bool) or not isinstance(call, (int, np.integer)) or call < 0:
-            raise RandomError(f"a call number must be a non-negative integer, got {call!r}")
+        check_call(call)
         token = _replayed.set({**_replayed.get(), self: int(call)})
         try:
             yield
@@ -306,16 +311,16 @@ class RandomStream:
         training   while false nothing is drawn: all are low
         The other arguments are those of `uniform`.
         """
-        if _is_int(low) and _is_int(high):
-            info = np.iinfo(as_dtype(dtype))
-            if not info.min <= low < high <= int(info.max) + 1:
-                raise RandomError(
-                    f"randint needs low < high within {info.dtype}, got {low} and {high}"
-                )
+        kind = as_dtype(dtype)
+        if kind.kind not in "iu":
+            raise DTypeError(f"randint makes integers, not {kind}")
+        info = np.iinfo(kind)
+        if _is_int(low) and _is_int(high) and not info.min <= low < high <= int(info.max) + 1:
+            raise RandomError(f"randint needs low < high within {kind}, got {low} and {high}")
         first = _integers(low) if _is_int(low) else _integer_node("low", low)
         last = _integers(int(high) - 1) if _is_int(high) else _integer_node("high", high) - 1
         return self.draw(
-            draws.randint, first, last, shape=as_shape(shape), dtype=as_dtype(dtype),
+            draws.randint, first, last, shape=as_shape(shape), dtype=kind,
             training=training, name=name, example=example,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from .errors import RandomError
 from .graph import Node
 from .op import constant_value
 from .ops import random as draws
-from .random import RandomStream, lanes, threshold_of
+from .random import RandomStream, check_call, lanes, threshold_of
 from .types import Atom, Shape, atoms_of, evaluate
 
 
@@ -86,7 +86,42 @@ def regenerate_mask(
     rate     needed where the draw's rate is not a constant
     example  the ids, needed where the draw is keyed by them
     """
+    check_call(call)
     node = _find(nodes, name)
+    shape = _concrete_shape(node, name, known, sizes)
+    threshold = _threshold(node, name, rate)
+    ids = _ids(node, name, example, shape)
+    step = constant_value(operand(node, "step"))
+    if step is None:
+        raise RandomError(f"the mask {name!r} is drawn inside a scan, one for every step")
+    key = np.array([_stream(node).seed, call], np.uint64)
+    return lanes(key, node.params["site"], step, ids, shape, np.uint16) >= threshold
+
+
+def _find(nodes: Sequence[Node], name: str | int) -> Node:
+    masks = [n for n in nodes if n.op in (draws.dropout, draws.mask)]
+    # a dropout and its gradient are two draws of one mask
+    found = {
+        (_stream(n), n.params["site"]): n
+        for n in reversed(masks)
+        if n.params["name"] == name or (n.params["site"] == name and type(name) is int)
+    }
+    if len(found) > 1:
+        raise RandomError(
+            f"{len(found)} streams of this function have a mask {name!r}; name one of them "
+            f"otherwise, say name='hidden 2'"
+        )
+    if not found:
+        names = sorted({repr(n.params["name"] or n.params["site"]) for n in masks})
+        raise RandomError(
+            f"this function draws no mask {name!r}; it draws {', '.join(names) or 'none'}"
+        )
+    return found.popitem()[1]
+
+
+def _concrete_shape(
+    node: Node, name: str | int, known: Mapping[Atom, int], sizes: Mapping[str, int]
+) -> tuple[int, ...]:
     shape = _own_shape(node)
     env = {a: sizes.get(str(a), known.get(a)) for a in atoms_of(shape)}
     absent = [str(a) for a, v in env.items() if v is None]
@@ -98,28 +133,24 @@ def regenerate_mask(
     unknown = set(sizes) - {str(a) for a in env}
     if unknown:
         raise RandomError(f"the mask {name!r} has no size called {', '.join(sorted(unknown))}")
-    threshold = _threshold(node, name, rate)
-    ids = constant_value(operand(node, "example"))
-    if ids is None:
-        if example is None:
-            raise RandomError(f"the mask {name!r} is keyed by ids; give example=ids")
-        ids = np.asarray(example, np.int64) + 1
-    concrete = tuple(evaluate(s, {a: int(v or 0) for a, v in env.items()}) for s in shape)
-    stream = operand(node, "key").params["stream"]
-    key = np.array([stream.seed, call], np.uint64)
-    step = int(constant_value(operand(node, "step")) or 0)
-    return lanes(key, node.params["site"], step, ids, concrete, np.uint16) >= threshold
+    return tuple(evaluate(s, {a: int(v or 0) for a, v in env.items()}) for s in shape)
 
 
-def _find(nodes: Sequence[Node], name: str | int) -> Node:
-    masks = [n for n in nodes if n.op in (draws.dropout, draws.mask)]
-    for node in masks:
-        if node.params["name"] == name or (name == node.params["site"] and type(name) is int):
-            return node
-    names = sorted({repr(n.params["name"] or n.params["site"]) for n in masks})
-    raise RandomError(
-        f"this function draws no mask {name!r}; it draws {', '.join(names) or 'none'}"
-    )
+def _ids(node: Node, name: str | int, example: Any, shape: tuple[int, ...]) -> Any:
+    """The `example` operand: 0, or 1 + ids."""
+    known = constant_value(operand(node, "example"))
+    if known is not None and example is not None:
+        raise RandomError(f"the mask {name!r} is not keyed by ids given at the call")
+    if known is not None:
+        return known
+    if example is None:
+        raise RandomError(f"the mask {name!r} is keyed by ids; give example=ids")
+    ids = np.asarray(example)
+    if ids.dtype.kind not in "iu" or ids.shape != shape[:1]:
+        raise RandomError(
+            f"the mask {name!r} takes {shape[0]} integer ids, got {ids.dtype}{list(ids.shape)}"
+        )
+    return (ids if ids.dtype == np.uint64 else ids.astype(np.int64)) + 1
 
 
 def _own_shape(node: Node) -> Shape:
@@ -130,8 +161,10 @@ def _own_shape(node: Node) -> Shape:
 
 def _threshold(node: Node, name: str | int, rate: float | None) -> int:
     known = constant_value(operand(node, "threshold"))
-    if known is not None:
-        return int(known)
-    if rate is None:
+    given = None if rate is None else threshold_of(rate)
+    if known is not None and given not in (None, int(known)):
+        raise RandomError(f"the rate of {name!r} is {int(known) / draws.STEPS}, not {rate}")
+    threshold = given if known is None else int(known)
+    if threshold is None:
         raise RandomError(f"the rate of {name!r} is not a constant; give rate=")
-    return threshold_of(rate)
+    return threshold

@@ -63,9 +63,11 @@ def check_fits(what: str, operand: TensorType, shape: Shape) -> None:
     lead = len(shape) - operand.ndim
     if lead < 0:
         raise ShapeError(f"{what} {operand} has more axes than the shape {list(shape)}")
-    for axis, size in enumerate(operand.shape):
+    for size, full in zip(operand.shape, shape[lead:], strict=True):
+        if size != 1 and full == 1:
+            raise ShapeError(f"{what} {operand} does not fit {list(shape)}, which would stretch")
         if size != 1:
-            unify(size, shape[lead + axis], f"{what} {operand} does not fit {list(shape)}: sizes")
+            unify(size, full, f"{what} {operand} does not fit {list(shape)}: sizes")
 
 
 # dropout --------------------------------------------------------------------------------------
