@@ -189,6 +189,6 @@ from .serialize import load, load_arrays, save
 
 operators.install()
 
-from . import nn, optim  # noqa: E402
+from . import nn, optim  # noqa: E402, viz
 
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import printing
+from ..errors import DependencyError
 from ..graph import Node, format_origin, toposort
 from .picture import forward_part, part_of
 
@@ -26,8 +27,12 @@ def to_networkx(obj: Any, *, what: str = "graph", forward: Any = None) -> Any:
     Edges have `operand`, the operand's name, and `position`; "0,1" where a node is used twice.
     Before writing a file, `networkx.convert_node_labels_to_integers(g)` makes plain labels.
     """
-    import networkx
-
+    try:
+        import networkx
+    except ImportError:
+        raise DependencyError(
+            "to_networkx needs networkx; install it with: pip install 'graphdrop[viz]'"
+        ) from None
     roots = printing.roots_of(obj, what)
     part = forward_part(roots, forward)
     order = toposort(r.node for r in roots)

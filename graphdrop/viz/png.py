@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..errors import DependencyError
 from .scene import Arrow, Rect, Scene, Text, curve
 
 LARGEST = 16_000.0  # pixels along one side; larger scenes are scaled down
@@ -12,8 +13,14 @@ LARGEST = 16_000.0  # pixels along one side; larger scenes are scaled down
 
 def write_png(scene: Scene, path: Path) -> None:
     """Draw at two pixels for each of the scene's, less where the file would be huge."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise DependencyError(
+            "PNG pictures need matplotlib; install it with: pip install 'graphdrop[viz]', or draw "
+            "to .svg or .html"
+        ) from None
 
     dpi = 72.0  # so that a point is one of the scene's pixels
     figure = Figure(figsize=(scene.width / dpi, scene.height / dpi), dpi=dpi, facecolor="white")

@@ -41,6 +41,10 @@ LOOKS = {
 GRADIENT_OP = Look("#fdeedd", "#d98a3a")
 GRADIENT_DROPOUT = Look("#c2255c", "#e8902e", ink="#ffffff", dash=True)
 ARROWS = {"forward": "#8391ab", GRADIENT: "#dd9a55"}
+GRADIENTS = {
+    "op": ("gradient and updates", GRADIENT_OP),
+    "dropout": ("dropout of a gradient", GRADIENT_DROPOUT),
+}
 NAMES = {
     "input": "input",
     "shared": "shared value",
@@ -112,10 +116,8 @@ class Scene:
 
 
 def look_of(box: Box) -> Look:
-    if box.part == GRADIENT and box.kind == "op":
-        return GRADIENT_OP
-    if box.part == GRADIENT and box.kind == "dropout":
-        return GRADIENT_DROPOUT
+    if box.part == GRADIENT and box.kind in GRADIENTS:
+        return GRADIENTS[box.kind][1]
     return LOOKS[box.kind]
 
 
@@ -190,14 +192,16 @@ def _heading(picture: Picture, room: float) -> tuple[list[Mark], float, float]:
 
 
 def _legend(picture: Picture) -> list[tuple[str, Look]]:
-    found = {(b.kind, b.part == GRADIENT and b.kind in ("op", "dropout")) for b in picture.boxes}
+    found = {(b.kind, b.part == GRADIENT and b.kind in GRADIENTS) for b in picture.boxes}
     entries: list[tuple[str, Look]] = []
     for kind, name in NAMES.items():
         if (kind, False) in found:
             entries.append((name, LOOKS[kind]))
         if (kind, True) in found:
             look = GRADIENT_OP if kind == "op" else GRADIENT_DROPOUT
-            entries.append(("gradient and updates" if kind == "op" else "dropout of a gradient", look))
+            entries.append(
+                ("gradient and updates" if kind == "op" else "dropout of a gradient", look)
+            )
     return entries
 
 
