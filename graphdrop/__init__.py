@@ -189,6 +189,6 @@ from .serialize import load, load_arrays, save
 
 operators.install()
 
-from . import nn, optim  # noqa: E402, viz
+from . import nn, optim, viz  # noqa: E402
 
 __version__ = "0.1.0"
