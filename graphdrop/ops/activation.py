@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..graph import Node
+from ..op import as_node
 from .elementwise import erf, expm1, greater, sigmoid, tanh, where
 
 
@@ -23,16 +24,18 @@ def elu(x: Any, alpha: float = 1.0) -> Node:
 
 def selu(x: Any) -> Node:
     """The self-normalizing ELU (Klambauer et al. 2017)."""
-    return 1.0507009873554805 * elu(x, 1.6732632423543772)
+    return elu(x, 1.6732632423543772) * 1.0507009873554805
 
 
 def silu(x: Any) -> Node:
     """x * sigmoid(x), also called swish."""
-    return x * sigmoid(x)
+    return as_node(x) * sigmoid(x)
 
 
 def gelu(x: Any, approximate: bool = False) -> Node:
     """x * Phi(x) (Hendrycks and Gimpel 2016); `approximate` uses the published tanh form."""
+    node = as_node(x)
     if approximate:
-        return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+        cubic = node + 0.044715 * node * node * node
+        return 0.5 * node * (1 + tanh(math.sqrt(2 / math.pi) * cubic))
+    return 0.5 * node * (1 + erf(node * math.sqrt(0.5)))

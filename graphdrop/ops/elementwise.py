@@ -251,10 +251,14 @@ rsqrt: Op = elementwise(
 )
 
 hypot: Op = elementwise(
-    "hypot", 2, operands=float_of,
-    vjp=lambda g, y, a, b: (g * a / where(equal(y, 0), 1, y), g * b / where(equal(y, 0), 1, y)),
+    "hypot", 2, operands=float_of, vjp=lambda g, y, a, b: _hypot_vjp(g, y, a, b),
     doc="sqrt(a*a + b*b), without overflow; where that is 0, so is the gradient.",
 )  # fmt: skip
+
+
+def _hypot_vjp(g: Node, y: Node, a: Node, b: Node) -> Sequence[Node | None]:
+    length = where(equal(y, 0), 1, y)
+    return g * a / length, g * b / length
 
 
 def _logaddexp_vjp(g: Node, a: Node, b: Node) -> Sequence[Node | None]:
@@ -325,7 +329,7 @@ erf: Op = elementwise(
     doc="The error function.",
 )  # fmt: skip
 lgamma: Op = elementwise(
-    "lgamma", 1, operands=float_of, vjp=lambda g, y, x: (g * polygamma(x, order=0),),
+    "lgamma", 1, operands=float_of, vjp=lambda g, y, x: (g * digamma(x),),
     doc="log |Gamma(x)|.",
 )  # fmt: skip
 sigmoid: Op = elementwise(
@@ -336,9 +340,11 @@ softplus: Op = elementwise(
     "softplus", 1, operands=float_of, vjp=lambda g, y, x: (g * sigmoid(x),),
     doc="log(1 + exp(x)), without overflow.",
 )  # fmt: skip
-relu: Op = elementwise(
-    "relu", 1, vjp=lambda g, y, x: (where(greater(y, 0), g, 0),), doc="max(x, 0); NaN stays."
-)
+relu: Op = elementwise("relu", 1, vjp=lambda g, y, x: _relu_vjp(g, y), doc="max(x, 0); NaN stays.")
+
+
+def _relu_vjp(g: Node, y: Node) -> Sequence[Node | None]:
+    return (where(greater(y, 0), g, 0),)
 
 
 # comparison and logic -------------------------------------------------------------------------

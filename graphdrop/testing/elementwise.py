@@ -36,9 +36,12 @@ SOME = ("float16", "float32", "float64", "int8", "int32", "uint16", "int64", "bo
 
 def torch(path: str, **options: Any) -> Callable[..., Any]:
     """A function of PyTorch, which is imported when it is called."""
-    return lambda *xs: reduce(getattr, path.split("."), importlib.import_module("torch"))(
-        *xs, **options
-    )
+
+    def call(*xs: Any) -> Any:
+        module: Any = importlib.import_module("torch")
+        return reduce(getattr, path.split("."), module)(*xs, **options)
+
+    return call
 
 
 def special(rng: np.random.Generator, dtype: np.dtype[Any]) -> list[Array]:
@@ -164,13 +167,13 @@ UNARY: list[Case] = [
 
 UNARY_SPECIAL: list[Case] = [
     Case(f"{name} special", getattr(e, name), reference, [special], wrt=(), ulp=0)
-    for name, reference in {
+    for name, reference in dict[str, Callable[..., Any]]({
         "neg": np.negative, "abs": np.abs, "square": np.square, "sign": np.sign,
         "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "round": np.round,
         "reciprocal": lambda x: 1 / x, "relu": lambda x: np.maximum(x, x.dtype.type(0)),
         "logical_not": np.logical_not, "isnan": np.isnan, "isinf": np.isinf,
         "isfinite": np.isfinite,
-    }.items()
+    }).items()
 ]  # fmt: skip
 
 
@@ -366,6 +369,8 @@ CASES: list[Case] = [
 ]  # fmt: skip
 
 
+HALF: Any = 0.5  # a number of digits it cannot be
+
 BAD: list[Bad] = [
     Bad("sub of bools", lambda: tensor("m", bool, 3) - tensor("n", bool, 3), DTypeError, "bools"),
     Bad("neg of a bool", lambda: -tensor("m", bool), DTypeError, "does not take bools"),
@@ -383,7 +388,7 @@ BAD: list[Bad] = [
     Bad("scalar out of range", lambda: tensor("x", "uint8", 3) + 300, DTypeError, "300"),
     Bad("text", lambda: vector("x") + "1", DTypeError, "not supported"),
     Bad("complex", lambda: e.exp(np.array([1j])), DTypeError, "complex128 is not supported"),
-    Bad("round decimals", lambda: e.round(vector("x"), 0.5), ArgumentError, "must be an int"),
+    Bad("round decimals", lambda: e.round(vector("x"), HALF), ArgumentError, "must be an int"),
     Bad("cast to text", lambda: imatrix("i").astype("U3"), DTypeError, "not supported"),
     Bad("cast to nothing", lambda: imatrix("i").astype("float31"), DTypeError, "not a dtype"),
     Bad("clip shapes", lambda: e.clip(vector("x", shape=3), np.zeros(2, np.float32)), ShapeError,

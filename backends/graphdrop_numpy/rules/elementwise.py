@@ -19,27 +19,33 @@ def rsqrt(x: Array) -> Array:
 def sigmoid(x: Array) -> Array:
     # exp of a negative number never overflows
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
+    y: Array = np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
+    return y
 
 
 def softplus(x: Array) -> Array:
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    y: Array = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return y
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
-    return np.maximum(x, x.dtype.type(0), out=out)
+    y: Array = np.maximum(x, x.dtype.type(0), out=out)
+    return y
 
 
 def erf(x: Array) -> Array:
-    return scipy.special.erf(x).astype(x.dtype, copy=False)
+    y: Array = scipy.special.erf(x).astype(x.dtype, copy=False)
+    return y
 
 
 def lgamma(x: Array) -> Array:
-    return scipy.special.gammaln(x).astype(x.dtype, copy=False)
+    y: Array = scipy.special.gammaln(x).astype(x.dtype, copy=False)
+    return y
 
 
 def polygamma(x: Array, *, order: int) -> Array:
-    return scipy.special.polygamma(order, x).astype(x.dtype, copy=False)
+    y: Array = scipy.special.polygamma(order, x).astype(x.dtype, copy=False)
+    return y
 
 
 def cast(x: Array, *, dtype: Any) -> Array:
