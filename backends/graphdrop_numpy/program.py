@@ -167,7 +167,12 @@ def _may_alias(node: Node) -> bool:
 
 
 def _can_overwrite(node: Node, operand: Node) -> bool:
-    return isinstance(RULES.get(node.op), np.ufunc) and node.type == operand.type and node.ndim > 0
+    return (
+        isinstance(RULES.get(node.op), np.ufunc)
+        and node.type == operand.type
+        and node.ndim > 0
+        and not node.size_inputs
+    )
 
 
 def _prepare(node: Node, known: dict[Atom, int]) -> Callable[..., Any]:
