@@ -472,5 +472,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_explained(name: str) -> None:
     build, error, match = MISTAKES[name]
-    with pytest.raises(error, match=match):
+    with pytest.raises(error, match=match) as raised:
         build()
+    assert "test_optim.py" in str(raised.value)

@@ -30,6 +30,7 @@ from ..ops.elementwise import (
     where,
 )  # fmt: skip
 from ..ops.reduce import argmax, logsumexp, mean, sum
+from ..ops.shape import expand_dims
 from ..ops.softmax import log_softmax
 from ..types import normalize_axis, unify
 
@@ -60,6 +61,8 @@ def softmax_cross_entropy(
     _check_classes(logits, labels)
     loss = ops.softmax_cross_entropy(logits, labels, ignore=_as_id(ignore_index))
     if label_smoothing:
+        if ignore_index is not None:  # a NaN in an ignored row must not reach the gradient
+            logits = where(expand_dims(not_equal(labels, ignore_index), -1), logits, 0)
         # -sum of (1/classes) log softmax is logsumexp - mean
         even = logsumexp(logits, axis=-1) - mean(logits, axis=-1)
         if ignore_index is not None:

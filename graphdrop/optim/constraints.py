@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..graph import Node
-from ..op import as_node
+from ..op import as_node, composed
 from ..ops.elementwise import cast, maximum, sqrt, square
 from ..ops.leaf import Shared
 from ..ops.reduce import sum
@@ -24,6 +24,7 @@ def accurate(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return promote(dtype, np.float32)
 
 
+@composed
 def weight_decay(grads: Sequence[Node], params: Sequence[Node], rate: Scalar) -> list[Node]:
     """The gradients with `rate` times the parameter added: those of the loss + rate/2 |W|**2.
 
@@ -35,6 +36,7 @@ def weight_decay(grads: Sequence[Node], params: Sequence[Node], rate: Scalar) ->
     return [g + as_scalar(rate, p.dtype) * p for g, p in zip(grads, params, strict=True)]
 
 
+@composed
 def global_norm(grads: Sequence[Node]) -> Node:
     """The Euclidean norm of all gradients taken as one vector; at least float32."""
     if not grads:
@@ -46,6 +48,7 @@ def global_norm(grads: Sequence[Node]) -> Node:
     return sqrt(total)
 
 
+@composed
 def clip_by_global_norm(grads: Sequence[Node], max_norm: Scalar) -> list[Node]:
     """The gradients, scaled down together where their `global_norm` exceeds `max_norm`.
 
@@ -56,6 +59,7 @@ def clip_by_global_norm(grads: Sequence[Node], max_norm: Scalar) -> list[Node]:
     return [g * cast(scale, g.dtype) for g in grads]
 
 
+@composed
 def constrain_norm(weight: Node, max_norm: Scalar, axis: int | Sequence[int] | None = None) -> Node:
     """`weight` with each vector along `axis` scaled down to a norm of at most `max_norm`.
 
@@ -74,6 +78,7 @@ def constrain_norm(weight: Node, max_norm: Scalar, axis: int | Sequence[int] | N
     return weight * cast(scale, weight.dtype)
 
 
+@composed
 def max_norm(
     updates: Sequence[tuple[Shared, Any]] | Mapping[Shared, Any],
     weights: Sequence[Shared],

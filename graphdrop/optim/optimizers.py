@@ -22,7 +22,7 @@ import numpy as np
 from ..autodiff import grad
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..graph import Node
-from ..op import as_node
+from ..op import as_node, composed
 from ..ops.elementwise import cast, maximum, pow, sqrt
 from ..ops.leaf import Shared, shared
 from ..types import unify
@@ -34,6 +34,7 @@ from .schedules import Schedule
 Params = Sequence[Shared]
 
 
+@composed
 def sgd(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -63,6 +64,7 @@ def sgd(
     return updates
 
 
+@composed
 def momentum(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -74,6 +76,7 @@ def momentum(
     return sgd(loss_or_grads, params, lr, momentum, weight_decay=weight_decay)
 
 
+@composed
 def nesterov(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -85,6 +88,7 @@ def nesterov(
     return sgd(loss_or_grads, params, lr, momentum, nesterov=True, weight_decay=weight_decay)
 
 
+@composed
 def adagrad(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -107,6 +111,7 @@ def adagrad(
     return updates
 
 
+@composed
 def adadelta(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -136,6 +141,7 @@ def adadelta(
     return updates
 
 
+@composed
 def rmsprop(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -174,6 +180,7 @@ def rmsprop(
     return updates
 
 
+@composed
 def adam(
     loss_or_grads: Node | Sequence[Node],
     params: Params,
@@ -193,6 +200,7 @@ def adam(
     return _adam("Adam", pairs, lr, beta1, beta2, eps, amsgrad, 0.0)
 
 
+@composed
 def adamw(
     loss_or_grads: Node | Sequence[Node],
     params: Params,

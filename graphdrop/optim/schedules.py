@@ -15,30 +15,35 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..graph import Node
+from ..op import composed
 from ..ops.elementwise import cast, cos, floordiv, minimum, pow
 from .scalars import Scalar, as_scalar, check_scalar
 
 Schedule: TypeAlias = Callable[[Node], Node]
 
 
+@composed
 def constant(lr: Scalar) -> Schedule:
     """`lr` at every step."""
     rate = _rate(lr)
     return lambda step: rate
 
 
+@composed
 def step_decay(lr: Scalar, every: int, factor: Scalar = 0.1) -> Schedule:
     """`lr`, multiplied by `factor` every `every` steps."""
     rate, factor, every = _rate(lr), check_scalar("factor", factor), _count("every", every)
     return lambda step: rate * pow(_float64(factor), floordiv(step, every))
 
 
+@composed
 def exponential_decay(lr: Scalar, factor: Scalar) -> Schedule:
     """`lr` times `factor` to the power of the step."""
     rate, factor = _rate(lr), check_scalar("factor", factor)
     return lambda step: rate * pow(_float64(factor), step)
 
 
+@composed
 def polynomial_decay(lr: Scalar, steps: int, end: Scalar = 0.0, power: Scalar = 1.0) -> Schedule:
     """From `lr` to `end` within `steps` along (1 - t/steps)**power, then `end`.
 
@@ -50,12 +55,14 @@ def polynomial_decay(lr: Scalar, steps: int, end: Scalar = 0.0, power: Scalar = 
     return lambda step: last + (rate - last) * pow(1.0 - _progress(step, steps), _float64(power))
 
 
+@composed
 def cosine_decay(lr: Scalar, steps: int, end: Scalar = 0.0) -> Schedule:
     """From `lr` to `end` within `steps` along half a cosine (Loshchilov and Hutter 2017)."""
     rate, last, steps = _rate(lr), _rate(end), _count("steps", steps)
     return lambda step: last + (rate - last) * 0.5 * (1.0 + cos(math.pi * _progress(step, steps)))
 
 
+@composed
 def warmup(lr: Scalar | Schedule, steps: int) -> Schedule:
     """`lr` (a number, node or schedule) times (t + 1)/steps for the first `steps` updates.
 
