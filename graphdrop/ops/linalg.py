@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..graph import Node
-from ..op import Op, as_node, op, promoted, split
+from ..op import as_node, composed, op, promoted, split
 from ..types import (
     Shape,
     TensorType,
@@ -19,9 +19,11 @@ from ..types import (
     num_elements,
     unify,
 )
-from .elementwise import cast, coerce, mul
+from .create import tril
+from .elementwise import coerce, mul
+from .gather import diagonal
 from .reduce import sum, sum_to
-from .shape import expand_dims, reshape, swap_last, transpose
+from .shape import expand_dims, reshape, specify_shape, swap_last, transpose
 
 
 @op(name="matmul")
@@ -39,6 +41,7 @@ def _(g: Node, y: Node, a: Node, b: Node) -> Sequence[Node | None]:
     return sum_to(matmul(g, swap_last(b)), a.shape), sum_to(matmul(swap_last(a), g), b.shape)
 
 
+@composed
 def matmul(a: Any, b: Any) -> Node:
     """NumPy's `a @ b`: (..., n, k) with (..., k, m); a 1-d operand is a row or a column."""
     a, b = as_node(a), as_node(b)
@@ -59,6 +62,7 @@ def matmul(a: Any, b: Any) -> Node:
     return reshape(y, (*batch, *columns)) if (*batch, *columns) != y.shape else y
 
 
+@composed
 def dot(a: Any, b: Any) -> Node:
     """NumPy's dot: over the last axis of a and the last but one (or only) axis of b."""
     a, b = as_node(a), as_node(b)
@@ -67,6 +71,7 @@ def dot(a: Any, b: Any) -> Node:
     return tensordot(a, b, axes=((-1,), (-2 if b.ndim > 1 else -1,)))
 
 
+@composed
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Node:
     """The sum of products over pairs of axes; what is left of a, then of b.
 
@@ -74,15 +79,17 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Node:
     """
     a, b = coerce((a, b), promoted(a, b))
     over_a, over_b = _paired_axes(a, b, axes)
+    shape = list(b.shape)
     for i, j in zip(over_a, over_b, strict=True):
-        unify(a.shape[i], b.shape[j], f"axis {i} of {a!r} and axis {j} of {b!r}: sizes")
+        shape[j] = unify(a.shape[i], b.shape[j], f"axis {i} of a and axis {j} of b: sizes")
+    if tuple(shape) != b.shape:  # each must be checked at the call, not only their product
+        b = specify_shape(b, tuple(shape))
     kept_a = [i for i in range(a.ndim) if i not in over_a]
     kept_b = [i for i in range(b.ndim) if i not in over_b]
     shape_a = tuple(a.shape[i] for i in kept_a)
     shape_b = tuple(b.shape[i] for i in kept_b)
     inner = num_elements(tuple(a.shape[i] for i in over_a))
     left = reshape(transpose(a, (*kept_a, *over_a)), (num_elements(shape_a), inner))
-    inner = num_elements(tuple(b.shape[i] for i in over_b))
     right = reshape(transpose(b, (*over_b, *kept_b)), (inner, num_elements(shape_b)))
     return reshape(_matmul(left, right), shape_a + shape_b)
 
@@ -104,24 +111,28 @@ def _paired_axes(a: Node, b: Node, axes: Any) -> tuple[list[int], list[int]]:
     return over_a, over_b
 
 
+@composed
 def outer(a: Any, b: Any) -> Node:
     """The products of every element of a with every element of b; both are flattened."""
     a, b = as_node(a), as_node(b)
     return mul(reshape(a, (a.size, 1)), reshape(b, (1, b.size)))
 
 
+@composed
 def inner(a: Any, b: Any) -> Node:
     """The sum of products over the last axes."""
     a, b = as_node(a), as_node(b)
     return tensordot(a, b, axes=((-1,), (-1,))) if a.ndim and b.ndim else mul(a, b)
 
 
+@composed
 def vdot(a: Any, b: Any) -> Node:
     """The sum of products of all elements in C order, a scalar."""
     a, b = as_node(a), as_node(b)
     return matmul(reshape(a, (a.size,)), reshape(b, (b.size,)))
 
 
+@composed
 def kron(a: Any, b: Any) -> Node:
     """The Kronecker product: every element of a times all of b."""
     a, b = as_node(a), as_node(b)
@@ -132,6 +143,12 @@ def kron(a: Any, b: Any) -> Node:
         expand_dims(b, [2 * i for i in range(ndim)]),
     )
     return reshape(spread, tuple(m * n for m, n in zip(a.shape, b.shape, strict=True)))
+
+
+@composed
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
+    """The sum of the diagonal of the matrices in two axes."""
+    return sum(diagonal(x, offset, axis1, axis2), axis=-1)
 
 
 # decompositions: library calls ------------------------------------------------------------------
@@ -168,6 +185,7 @@ def _(g: Node, y: Node, a: Node, b: Node) -> Sequence[Node | None]:
     return sum_to(-matmul(gb, swap_last(y)), a.shape), sum_to(gb, b.shape)
 
 
+@composed
 def solve(a: Any, b: Any) -> Node:
     """The x of a @ x = b, by LU: a (..., n, n); b (n,), or matrices (..., n, m).
 
@@ -239,6 +257,7 @@ def _(g: Sequence[Node | None], y: Sequence[Node], a: Node) -> Sequence[Node | N
     return (None if g[1] is None else _as_matrix(g[1]) * swap_last(inv(a)),)
 
 
+@composed
 def slogdet(a: Any) -> tuple[Node, Node]:
     """(sign, log|det|) of a matrix, or of each of a batch: (0, -inf) if singular."""
     sign, logarithm = split(_slogdet(a))
@@ -258,8 +277,6 @@ def cholesky(a: TensorType) -> TensorType:
 
 @cholesky.vjp
 def _(g: Node, y: Node, a: Node) -> Sequence[Node | None]:
-    from .create import tril
-
     # Murray 2016, "Differentiation of the Cholesky decomposition", eq. 10
     t = swap_last(y)
     product = matmul(t, g)

@@ -14,10 +14,12 @@ import numpy as np
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..graph import Node
 from ..op import as_node, composed, constant, op
-from ..types import Size, TensorType, unify
+from ..types import Size, TensorType, num_elements, unify
 from .conv import Padding, Pair, as_padding, pair, window_count
+from .create import iota, zeros
 from .elementwise import cast
-from .shape import broadcast_to
+from .gather import scatter_add
+from .shape import broadcast_to, reshape
 
 
 def _pooled(
@@ -73,27 +75,6 @@ def max_pool2d_position(
     return _pooled(x, kernel, stride, padding, dilation).with_dtype(np.int64)
 
 
-@op
-def place_at(g: TensorType, position: TensorType, *, size: tuple[Size, Size]) -> TensorType:
-    """Images of `size` (h, w) of zeros, with g added at row * w + column = position."""
-    _same_shape(g, position)
-    return g.with_shape((*g.shape[:2], *size))
-
-
-@op
-def pick_at(x: TensorType, position: TensorType) -> TensorType:
-    """The elements of images at row * width + column = position: the transpose of `place_at`."""
-    _same_shape(x, position, 2)
-    return x.with_shape(position.shape)
-
-
-def _same_shape(a: TensorType, b: TensorType, ndim: int = 4) -> None:
-    if a.ndim != 4 or b.ndim != 4 or not b.is_integer:
-        raise ShapeError(f"needs images and integer positions (n, c, h, w), got {a} and {b}")
-    for i in range(ndim):
-        unify(a.shape[i], b.shape[i])
-
-
 @max_pool2d.prepare
 @max_pool2d_position.prepare
 def _(
@@ -104,25 +85,16 @@ def _(
 
 @max_pool2d.vjp
 def _(g: Node, y: Node, x: Node, **params: Any) -> Sequence[Node | None]:
-    position = max_pool2d_position.make((x,), params)
-    return (place_at(g, position, size=x.shape[2:]),)
+    images, area = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
+    first = reshape(iota.make((), {"size": images}), (*x.shape[:2], 1, 1)) * area
+    places = reshape(first + max_pool2d_position.make((x,), params), (num_elements(g.shape),))
+    flat = scatter_add(zeros((images * area,), g.dtype), places, reshape(g, places.shape))
+    return (reshape(flat, x.shape),)
 
 
 @max_pool2d_position.vjp
 def _(g: Node, y: Node, x: Node, **params: Any) -> Sequence[Node | None]:
     return (None,)
-
-
-@place_at.vjp
-def _(
-    g: Node, y: Node, x: Node, position: Node, *, size: tuple[Size, Size]
-) -> Sequence[Node | None]:
-    return pick_at(g, position), None
-
-
-@pick_at.vjp
-def _(g: Node, y: Node, x: Node, position: Node) -> Sequence[Node | None]:
-    return place_at(g, position, size=x.shape[2:]), None
 
 
 # sum and mean ---------------------------------------------------------------------------------

@@ -107,6 +107,26 @@ def _(x: Any, shape: Any) -> tuple[list[Node], dict[str, Any]]:
     return [as_node(x)], {"shape": as_shape(shape)}
 
 
+@op(view=True)
+def specify_shape(x: TensorType, *, shape: Shape) -> TensorType:
+    """x, whose sizes must be these: an error now if they cannot be, at the call if they are not."""
+    if len(shape) != x.ndim:
+        raise ShapeError(f"{x} does not have the {len(shape)} axes of {list(shape)}")
+    for axis, (size, wanted) in enumerate(zip(x.shape, shape, strict=True)):
+        unify(size, wanted, f"axis {axis} of {x}: sizes")
+    return x.with_shape(shape)
+
+
+@specify_shape.prepare
+def _(x: Any, shape: Any) -> tuple[list[Node], dict[str, Any]]:
+    return [as_node(x)], {"shape": as_shape(shape)}
+
+
+@specify_shape.vjp
+def _(g: Node, y: Node, x: Node, *, shape: Shape) -> Sequence[Node | None]:
+    return (g,)
+
+
 # composed of the above ------------------------------------------------------------------------
 @composed
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Node:

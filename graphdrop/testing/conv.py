@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops import conv, pool
-from ..ops.leaf import itensor4, tensor, tensor4
+from ..ops.leaf import tensor, tensor4
 from .reduce import distinct, exactly, torch_call
 from .table import NUMBERS, Array, Bad, Case, Sample, operands, strided
 
@@ -205,7 +205,7 @@ POOLINGS = [
     for case in (
         Case(f"max_pool2d {label}".strip(), lambda x, k=given: pool.max_pool2d(x, **k),
              lambda x, p=_full(canonical): _max_pool(x, **p), NO_TIES, dtypes=NUMBERS,
-             covers=["max_pool2d", "place_at", "pick_at"],
+             covers=["max_pool2d"],
              torch=torch_call("nn.functional.max_pool2d", **{
                  "kernel_size" if k == "kernel" else k: v for k, v in given.items()})),
         Case(f"max_pool2d_position {label}".strip(),
@@ -296,8 +296,4 @@ BAD = [
         "kernel is an int >= 1"),
     Bad("max_pool2d bools", lambda: pool.max_pool2d(tensor("x", bool, (1, 1, 2, 2)), 2),
         DTypeError, "does not take bools"),
-    Bad("pick_at dtype", lambda: pool.pick_at(_image(), _image()), ShapeError,
-        "integer positions"),
-    Bad("place_at sizes", lambda: pool.place_at(_image(), itensor4("p", shape=("n", 2, 5, 6)),
-                                                size=(7, 8)), ShapeError, "3 and 2 differ"),
 ]  # fmt: skip

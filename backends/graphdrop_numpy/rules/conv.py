@@ -114,22 +114,6 @@ def max_pool2d_position(
     return position
 
 
-def place_at(g: Array, position: Array, *, size: Pair) -> Array:
-    n, c = g.shape[:2]
-    area = size[0] * size[1]
-    x = np.zeros(n * c * area, g.dtype)
-    start = np.arange(n * c).reshape(n, c, 1, 1) * area
-    np.add.at(x, (start + position).ravel(), g.ravel())
-    return x.reshape(n, c, *size)
-
-
-def pick_at(x: Array, position: Array) -> Array:
-    n, c, height, width = x.shape
-    flat = position.reshape(n, c, position.shape[2] * position.shape[3])
-    found = np.take_along_axis(x.reshape(n, c, height * width), flat, axis=2)
-    return found.reshape(position.shape)
-
-
 def sum_pool2d(
     x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
 ) -> Array:
@@ -151,8 +135,6 @@ RULES: Table = {
     ops.conv2d_kernel_grad: conv2d_kernel_grad,
     pool.max_pool2d: max_pool2d,
     pool.max_pool2d_position: max_pool2d_position,
-    pool.place_at: place_at,
-    pool.pick_at: pick_at,
     pool.sum_pool2d: sum_pool2d,
     pool.sum_pool2d_grad: sum_pool2d_grad,
 }
