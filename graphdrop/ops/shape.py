@@ -109,7 +109,10 @@ def _(x: Any, shape: Any) -> tuple[list[Node], dict[str, Any]]:
 
 @op(view=True)
 def specify_shape(x: TensorType, *, shape: Shape) -> TensorType:
-    """x, whose sizes must be these: an error now if they cannot be, at the call if they are not."""
+    """x, whose sizes must be these: an error now if they cannot be, at the call if they are not.
+
+    A size None is left as it is.
+    """
     if len(shape) != x.ndim:
         raise ShapeError(f"{x} does not have the {len(shape)} axes of {list(shape)}")
     for axis, (size, wanted) in enumerate(zip(x.shape, shape, strict=True)):
@@ -119,7 +122,10 @@ def specify_shape(x: TensorType, *, shape: Shape) -> TensorType:
 
 @specify_shape.prepare
 def _(x: Any, shape: Any) -> tuple[list[Node], dict[str, Any]]:
-    return [as_node(x)], {"shape": as_shape(shape)}
+    node, sizes = as_node(x), list(shape) if isinstance(shape, (tuple, list)) else [shape]
+    if len(sizes) == node.ndim:
+        sizes = [s if w is None else w for w, s in zip(sizes, node.shape, strict=True)]
+    return [node], {"shape": as_shape(sizes)}
 
 
 @specify_shape.vjp
