@@ -8,6 +8,7 @@ are called with one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,26 @@ else:
 
 
 NodeTest = Callable[["Node"], bool]
-# (op, the ops of its first operands) -> whether a rule should look at such nodes
-OpTest = Callable[["Op", "tuple[Op, ...]"], bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """What is known of an operand before matching.
+
+    op      the operation
+    scalar  whether it is a leaf without axes
+    number  of a constant with one value: a key of that value if some pattern has it, else "other"
+
+    One object for all operands alike.
+    """
+
+    op: Op
+    scalar: bool
+    number: Any
+
+
+# (op, what is known of its first operands) -> whether a rule should look at such nodes
+OpTest = Callable[["Op", tuple[Head, ...]], bool]
 
 
 class Pattern(Operators):
@@ -78,7 +97,7 @@ def number(name: str) -> Any:
 def any_op(name: str, test: OpTest) -> Any:
     """A whole pattern that stands for all nodes whose operation and operands' `test` accepts.
 
-    The answer is remembered by operation and operands' operations.
+    The answer is remembered for all nodes with this operation and such operands.
     """
     return Pattern("any", name, test=test)
 

@@ -13,7 +13,7 @@ under the others.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,7 @@ from .op import Literal, Op, _constant, constant, constant_value
 from .ops import elementwise as e
 from .ops.operators import install_on
 from .ops.shape import broadcast_to
-from .pattern import Pattern, variants
+from .pattern import Head, Pattern, variants
 from .substitute import rebuild, size_of_value
 from .types import Atom, Size
 
@@ -131,7 +131,7 @@ def rule(*patterns: Any, exact: bool = True) -> Callable[[Callable[..., Node | N
 
 def match(pattern: Any, node: Node, found: dict[str, Any]) -> bool:
     """Whether the node fits; `found` gets what the variables stand for."""
-    if not isinstance(pattern, Pattern):
+    if type(pattern) is not Pattern:
         return is_number(node, pattern)
     if pattern.op is None:
         if pattern.name in found:
@@ -144,55 +144,98 @@ def match(pattern: Any, node: Node, found: dict[str, Any]) -> bool:
         return True
     if node.op is not pattern.op:
         return False
-    args, inputs = pattern.args, node.inputs
-    if args and args[-1] is ...:
-        args = args[:-1]
-        inputs = inputs[: len(args)]
-    return (
-        len(args) == len(inputs)
-        and all(match_param(v, node.params[k], found) for k, v in pattern.params.items())
-        and all(match(a, i, found) for a, i in zip(args, inputs, strict=True))
-    )
+    for key, value in pattern.params.items():
+        if not _match_param(value, node.params[key], found):
+            return False
+    if len(pattern.args) != len(node.inputs) and ... not in pattern.args:
+        return False
+    for arg, operand in zip(pattern.args, node.inputs, strict=False):
+        if arg is ...:
+            return True
+        if not match(arg, operand, found):
+            return False
+    return True
 
 
-def match_param(pattern: Any, value: Any, found: dict[str, Any]) -> bool:
+def _match_param(pattern: Any, value: Any, found: dict[str, Any]) -> bool:
     """Whether a parameter fits: is equal, or may be what a variable stands for."""
-    if not isinstance(pattern, Pattern):
+    if type(pattern) is not Pattern:
         return bool(pattern == value)
     return bool(found.setdefault(pattern.name, value) == value)
 
 
+# --------------------------------------------------------------------------------------------
+# which rules to try
+
+
+def _number_key(value: Any) -> Any:
+    """One key for equal numbers of all dtypes; True and False, 0.0 and -0.0 have their own."""
+    return (type(value) is bool, value, str(value)[:1] == "-")
+
+
 class _Index:
-    """Which rules to try on a node, from its operation and those of its first operands."""
+    """Which rules to try on a node, from its operation and its first operands."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = [(r, p) for r in rules for p in r.patterns]
-        self.known: dict[tuple[Op, ...], tuple[tuple[Rule, Pattern], ...]] = {}
+        self.numbers = {_number_key(n) for _, p in self.rules for n in _numbers_in(p)}
+        self.heads: dict[tuple[Any, ...], Head] = {}
+        self.known: dict[tuple[Any, ...], tuple[tuple[Rule, Pattern], ...]] = {}
 
-    def candidates(self, node: Node) -> tuple[tuple[Rule, Pattern], ...]:
-        key = (node.op, *[i.op for i in node.inputs[:HEADS]])
+    def head(self, node: Node) -> Head:
+        """What the choice of rules for a node's users depends on."""
+        if node.op is not _constant and node.op is not broadcast_to:
+            return self.heads.get((node.op,)) or self._head((node.op,), Head(node.op, False, None))
+        value, number = scalar_of(node), None
+        if value is not None:
+            number = _number_key(value.item())
+            number = number if number in self.numbers else "other"
+        bare = node.op is _constant and not node.ndim
+        key = (node.op, bare, number)
+        return self.heads.get(key) or self._head(key, Head(*key))
+
+    def _head(self, key: tuple[Any, ...], head: Head) -> Head:
+        return self.heads.setdefault(key, head)  # another thread may have made it meanwhile
+
+    def candidates(self, node: Node, heads: dict[Node, Head]) -> tuple[tuple[Rule, Pattern], ...]:
+        """The rules, with the pattern of each, that may fit; in the order of the rules."""
+        first = node.inputs[:HEADS]
+        # whether two operands are one node
+        repeated = len(first) > 1 and (first[0] is first[1] or first[-1] in first[:-1])
+        key = (node.op, repeated, *[heads[i] for i in first])
         found = self.known.get(key)
         if found is None:
-            found = tuple((r, p) for r, p in self.rules if _may_fit(p, key[0], key[1:]))
+            found = tuple((r, p) for r, p in self.rules if _may_fit(p, *key[:2], key[2:]))
             self.known[key] = found
         return found
 
 
-def _may_fit(pattern: Pattern, op: Op, heads: tuple[Op, ...]) -> bool:
+def _numbers_in(pattern: Any) -> Iterator[Any]:
+    if not isinstance(pattern, Pattern):
+        yield from () if pattern is ... else (pattern,)
+        return
+    for arg in pattern.args:
+        yield from _numbers_in(arg)
+
+
+def _may_fit(pattern: Pattern, op: Op, repeated: bool, heads: tuple[Head, ...]) -> bool:
     if pattern.kind == "any":
         assert pattern.test is not None
         return pattern.test(op, heads)
-    return pattern.op is op and all(
-        _head_fits(a, h) for a, h in zip(pattern.args, heads, strict=False)
-    )
+    names = [a.name for a in pattern.args if isinstance(a, Pattern) and a.op is None]
+    if pattern.op is not op or (len(set(names)) < len(names) and not repeated):
+        return False
+    return all(_head_fits(a, h) for a, h in zip(pattern.args, heads, strict=False))
 
 
-def _head_fits(pattern: Any, head: Op) -> bool:
-    if isinstance(pattern, Pattern) and pattern.op is not None:
-        return pattern.op is head
-    if pattern is ... or (isinstance(pattern, Pattern) and pattern.kind == "var"):
+def _head_fits(pattern: Any, head: Head) -> bool:
+    if pattern is ...:
         return True
-    return head is _constant or head is broadcast_to
+    if not isinstance(pattern, Pattern):
+        return bool(head.number == _number_key(pattern))
+    if pattern.op is not None:
+        return pattern.op is head.op
+    return pattern.kind == "var" or head.number is not None
 
 
 @lru_cache(maxsize=64)
@@ -268,17 +311,27 @@ class _Pass:
         self.index = _index(rules)
         self.trace = trace
         self.settled: dict[Node, Node] = {}
+        self.heads: dict[Node, Head] = {}  # of the nodes that are settled as they are
         self.pending: dict[Node, Node] = {}  # node -> what it becomes, once that is settled
         self.sizes: dict[Atom, Size] = {}
-        self.fired = 0
+        self.fired = self.limit = 0
 
     def run(self, outputs: list[Node]) -> list[Node]:
         order = toposort(outputs)
         self.limit = FIRES_AT_LEAST + FIRES_PER_NODE * len(order)
         for node in order:
             if node not in self.settled:
-                self._settle(node)
+                new = self._step(node)
+                if new is node:
+                    self._keep(node)
+                else:
+                    self.pending[node] = new
+                    self._settle(node)
         return [self.settled[n] for n in outputs]
+
+    def _keep(self, node: Node) -> None:
+        self.settled[node] = node
+        self.heads[node] = self.index.head(node)
 
     def _settle(self, root: Node) -> None:
         settled, pending = self.settled, self.pending
@@ -287,30 +340,33 @@ class _Pass:
             node = stack[-1]
             if node in settled:
                 stack.pop()
-            elif node in pending:
+            elif node in pending and pending[node] in settled:
                 settled[node] = settled[pending.pop(node)]
                 stack.pop()
+            elif node in pending:
+                stack.append(pending[node])
             elif missing := [d for d in node.dependencies if d not in settled]:
                 self._require_progress(node, missing)
                 stack.extend(reversed(missing))
             else:
                 new = self._step(node)
                 if new is node:
-                    settled[node] = node
+                    self._keep(node)
                     stack.pop()
                 else:
                     self._require_progress(node, [new])
                     pending[node] = new
-                    stack.append(new)
 
     def _step(self, node: Node) -> Node:
         """The node on its settled operands, or if it has them, what the first rule makes of it."""
-        new = rebuild(node, self.settled, self.sizes)
-        if new is not node:
-            return new
-        if node.size_inputs and node.checks:
-            return node  # sizes that are values are checked where the node is computed
-        for candidate, pattern in self.index.candidates(node):
+        settled = self.settled
+        if node.size_inputs or any([settled[i] is not i for i in node.inputs]):
+            new = rebuild(node, settled, self.sizes)
+            if new is not node:
+                return new
+            if node.size_inputs and node.checks:
+                return node  # sizes that are values are checked where the node is computed
+        for candidate, pattern in self.index.candidates(node, self.heads):
             found = candidate.apply(node, pattern)
             if found is not None and found is not node:
                 self._record(candidate, node, found)

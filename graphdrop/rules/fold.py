@@ -7,16 +7,16 @@ from ..errors import GraphdropError
 from ..graph import Node
 from ..op import Op, _constant, constant, get
 from ..ops.shape import broadcast_to
-from ..pattern import any_op
+from ..pattern import Head, any_op
 from ..rewrite import Rule, rule
 from ..types import TensorType, TupleType, num_elements
 
 FOLDED_ELEMENTS = 1024  # a larger result is folded only if its operands are as large together
 
 
-def _on_constants(op: Op, heads: tuple[Op, ...]) -> bool:
+def _on_constants(op: Op, heads: tuple[Head, ...]) -> bool:
     # broadcast_to stays: as an operand it costs nothing, as an array memory
-    known = op is get or all(h is _constant or h is broadcast_to for h in heads)
+    known = op is get or all(h.op in (_constant, broadcast_to) for h in heads)
     return bool(heads) and op is not broadcast_to and "key" not in op.operand_names and known
 
 

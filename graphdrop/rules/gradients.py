@@ -9,13 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from ..graph import Node
-from ..ops.elementwise import add, exp, mul, sigmoid, softplus, sub
+from ..op import Op
+from ..ops.elementwise import add, div, exp, mul, neg, sigmoid, softplus, sub
 from ..ops.index import _gather, _scatter_add, _set_subtensor, _subtensor
 from ..ops.reduce import kept_shape, logsumexp, sum
 from ..ops.shape import reshape
 from ..ops.softmax import softmax
-from ..pattern import var
+from ..pattern import Head, any_op, var
 from ..rewrite import Rule, fit, is_number, rule
+
+
+POSITIVE = frozenset({exp, sigmoid, softmax, softplus, add, sub, sum})  # the ops of such nodes
+DEPTH = 3  # of products in which a divisor is looked for
 
 
 def is_positive(node: Node) -> bool:
@@ -30,25 +35,79 @@ def is_positive(node: Node) -> bool:
     return node.op is sum and node.inputs[0].op is exp
 
 
-x, y, g = var("x"), var("y"), var("g")
+a, x, y, g = var("a"), var("x"), var("y"), var("g")
 u = var("u", is_positive)
 axis = var("axis")
 
 
-@rule((g / u) * u, (g * u) / u, exact=False)
-def cancelled(node: Node, g: Node) -> Node:
+@rule((g * u) / u, exact=False)
+def cancelled_factor(node: Node, g: Node) -> Node:
     return fit(g, node)
 
 
-@rule(((g / u) * y) * u, exact=False)
-def cancelled_around_factor(node: Node, g: Node, y: Node) -> Node:
-    return fit(mul(g, y), node)
+def _is_product_with_positive(op: Op, heads: tuple[Head, ...]) -> bool:
+    return op is mul and not POSITIVE.isdisjoint(h.op for h in heads)
 
 
-@rule((g / u - y) * u, exact=False)
-def cancelled_in_difference(node: Node, g: Node, y: Node, u: Node) -> Node:
-    """The gradient of log(softmax(x)): (g / p - s) * p."""
-    return fit(g - u * y, node)
+@rule(any_op("u * (... / u ...)", _is_product_with_positive), exact=False)
+def cancelled_divisor(node: Node) -> Node | None:
+    """u times an expression in which a quotient, or a term of a sum, is divided by u."""
+    for factor, other in (node.inputs, node.inputs[::-1]):
+        if is_positive(factor):
+            found = _times(other, factor)
+            if found is not None:
+                return fit(found, node)
+    return None
+
+
+def _times(node: Node, u: Node) -> Node | None:
+    """node * u where that cancels a divisor of node, or of a term of it; else None."""
+    if node.op not in (add, sub):
+        return _undivided(node, u, DEPTH)
+    a, b = (_undivided(i, u, DEPTH) for i in node.inputs)
+    if a is None and b is None:
+        return None
+    first, second = node.inputs
+    made: Node = node.op(first * u if a is None else a, second * u if b is None else b)
+    return made
+
+
+def _undivided(node: Node, u: Node, depth: int) -> Node | None:
+    """The product without its divisor u; None if it is not divided by u."""
+    if node.op is div and _are_equal(node.inputs[1], u):
+        return node.inputs[0]
+    if node.op not in (mul, div, neg) or not depth:
+        return None
+    inner = _undivided(node.inputs[0], u, depth - 1)
+    if inner is not None:
+        return node.op(inner, *node.inputs[1:])
+    if node.op is mul:
+        inner = _undivided(node.inputs[1], u, depth - 1)
+        if inner is not None:
+            return node.inputs[0] * inner
+    return None
+
+
+def _are_equal(a: Node, b: Node) -> bool:
+    """Whether two positive nodes are one, or sigmoid(-x) and 1 - sigmoid(x)."""
+    if a is b:
+        return True
+    rest, other = (a, b) if a.op is sub else (b, a)
+    if rest.op is not sub or not is_positive(rest) or other.op is not sigmoid:
+        return False
+    (z,), (w,) = rest.inputs[1].inputs, other.inputs
+    return (z.op is neg and z.inputs[0] is w) or (w.op is neg and w.inputs[0] is z)
+
+
+@rule(sigmoid(neg(x)) * exp(x), exact=False)
+def logistic_gradient(node: Node, x: Node) -> Node:
+    """exp(x) / (1 + exp(x)), whose quotient has become sigmoid(-x)."""
+    return fit(sigmoid(x), node)
+
+
+@rule(sigmoid(x) * exp(neg(x)), exact=False)
+def logistic_gradient_of_negative(node: Node, x: Node) -> Node:
+    return fit(sigmoid(neg(x)), node)
 
 
 @rule((g / (1 + exp(x))) * exp(x), exact=False)
@@ -74,6 +133,26 @@ def gradient_of_logsumexp(node: Node, g: Node, x: Node, axis: tuple[int, ...]) -
     )
     divided = factor.inputs[0] if factor.op is reshape else factor
     return fit(reshape(fit(g, divided), kept) * share, node)
+
+
+c, d = var("c"), var("d")
+
+
+@rule((a / total + reshape(sum(neg(c / d), axis=axis))) * exp(x), exact=False)
+def gradient_of_softmax(
+    node: Node, a: Node, x: Node, c: Node, d: Node, axis: tuple[int, ...]
+) -> Node | None:
+    """The gradient of exp(x) / sum(exp(x)): what flows to exp(x) directly and through the sum."""
+    added = next(i for i in node.inputs if i.op is add)
+    quotient = next(i for i in added.inputs if i.op is div)
+    through_sum = next(i for i in added.inputs if i.op is reshape)
+    kept = kept_shape(x.shape, axis, True)
+    if quotient.inputs[1] is not d or d.shape != kept or through_sum.shape != kept:
+        return None
+    if len(axis) != 1 or a.shape != x.shape or c.shape != x.shape:
+        return None
+    share = softmax(x, axis=axis[0])
+    return fit(share * a - share * sum(c, axis=axis, keepdims=True), node)
 
 
 # gradients of log(softmax(x)[ids]): g / p[ids], put in the places of ids
@@ -105,6 +184,7 @@ def _without_divisor(put: Node, g: Node) -> Node | None:
 
 
 GRADIENTS: tuple[Rule, ...] = (
-    cancelled, cancelled_around_factor, cancelled_in_difference, gradient_of_softplus,
-    gradient_of_logsumexp, cancelled_in_place, cancelled_in_place_of_difference,
+    cancelled_factor, cancelled_divisor, logistic_gradient, logistic_gradient_of_negative,
+    gradient_of_softplus, gradient_of_logsumexp, gradient_of_softmax, cancelled_in_place,
+    cancelled_in_place_of_difference,
 )  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+
 from ..graph import Node
 from ..op import Op, _constant
 from ..ops.elementwise import cast
 from ..ops.reduce import all, any, kept_shape, max, min, prod, sum
 from ..ops.shape import broadcast_to, reshape, transpose
-from ..pattern import any_op, var
+from ..pattern import Head, any_op, var
 from ..rewrite import Rule, fit, rule, scalar, scalar_of
 
 x, axes, inner, keepdims = var("x"), var("axes"), var("inner"), var("keepdims")
@@ -46,8 +48,10 @@ def view_of_broadcast_scalar(node: Node, x: Node) -> Node | None:
 
 
 # broadcasting --------------------------------------------------------------------------------
-def _stretches(op: Op, heads: tuple[Op, ...]) -> bool:
-    return op.elementwise and (broadcast_to in heads or _constant in heads)
+def _stretches(op: Op, heads: tuple[Head, ...]) -> bool:
+    return op.elementwise and builtins.any(
+        h.op is broadcast_to or (h.op is _constant and not h.scalar) for h in heads
+    )
 
 
 @rule(any_op("elementwise(..., broadcast_to(x), ...)", _stretches))
