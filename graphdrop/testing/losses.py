@@ -77,10 +77,9 @@ def torch_cross_entropy(ignore: int = -100) -> Any:
 def torch_sigmoid_cross_entropy(x: Any, t: Any) -> Any:
     import torch
 
-    shape = torch.broadcast_shapes(x.shape, t.shape)
-    return torch.nn.functional.binary_cross_entropy_with_logits(
-        x.expand(shape), t.expand(shape), reduction="none"
-    )
+    same_shape: Any = torch.broadcast_tensors  # it has no types
+    x, t = same_shape(x, t)
+    return torch.nn.functional.binary_cross_entropy_with_logits(x, t, reduction="none")
 
 
 def sigmoid_cross_entropy(x: Array, t: Array) -> Array:
