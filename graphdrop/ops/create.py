@@ -98,25 +98,24 @@ def span(start: Any, stop: Any, step: int) -> Size:
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Node:
     """start, start + step, ... before stop, as np.arange.
 
-    Integer bounds may be symbolic sizes or integer scalar nodes; `step` must be known.  Floats must
-    be plain numbers and give float32 by default; use `linspace` for ends that are nodes.
+    Integer bounds may be symbolic sizes or integer scalar nodes and give int64; `step` must be
+    known.  Floats must be plain numbers and give float32; use `linspace` for ends that are nodes.
     """
     if stop is None:
         start, stop = 0, start
     numbers = (start, stop, step)
-    if dtype is None:
-        dtype = promoted(*numbers)
     if any(isinstance(n, (float, np.floating)) for n in numbers):
         if any(isinstance(n, (Node, Dim)) for n in numbers):
             raise ArgumentError("float bounds must all be plain numbers; use gd.linspace")
-        return constant(np.arange(*map(float, numbers)).astype(as_dtype(dtype)))
+        kind = promoted(*numbers) if dtype is None else as_dtype(dtype)
+        return constant(np.arange(*map(float, numbers)).astype(kind))
     low, high, by = map(as_bound, numbers)
     if not isinstance(by, int) or by == 0:
         raise ArgumentError(f"step must be a known integer other than 0, got {step!r}")
     made: Node = iota.make((), {"size": span(low, high, by)})
     made = made if by == 1 else made * by
     made = made if isinstance(low, int) and low == 0 else made + low
-    return cast(made, dtype)
+    return made if dtype is None else cast(made, dtype)
 
 
 @composed
