@@ -9,6 +9,7 @@ from .graph import Node
 from .op import Op, as_node, constant
 from .ops import operators
 from .ops.activation import elu, gelu, leaky_relu, selu, silu
+from .ops.brackets import nonzero
 from .ops.check import assert_
 from .ops.create import (
     arange,
@@ -28,6 +29,7 @@ from .ops.create import (
 )  # fmt: skip
 from .ops.conv import conv2d
 from .ops.cumulative import cumprod, cumsum
+from .ops.einsum import einsum
 from .ops.elementwise import (
     abs,
     add,
@@ -100,7 +102,7 @@ from .ops.elementwise import (
     where,
 )  # fmt: skip
 from .ops.gather import diag, diagonal, scatter_add, take, take_along_axis
-from .ops.index import inc_subtensor, nonzero, set_subtensor
+from .ops.index import inc_subtensor, set_subtensor
 from .ops.join import (
     array_split,
     concatenate,
@@ -152,6 +154,7 @@ from .ops.linalg import (
     slogdet,
     solve,
     tensordot,
+    trace,
     vdot,
 )  # fmt: skip
 from .ops.pool import avg_pool2d, max_pool2d
@@ -177,6 +180,7 @@ from .ops.shape import (
     moveaxis,
     ravel,
     reshape,
+    specify_shape,
     squeeze,
     swapaxes,
     transpose,

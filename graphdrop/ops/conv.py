@@ -1,7 +1,7 @@
 """Two-dimensional convolution, of images in the layout (batch, channels, height, width).
 
-The three operations are the derivatives of one trilinear form, sum(conv2d(x, w) * g), by g, x and w:
-each one's gradient is made of the other two, so that every order of differentiation is closed.
+The three operations are the derivatives of one trilinear form, sum(conv2d(x, w) * g), by g, x and
+w: each one's gradient is made of the other two, which closes every order of differentiation.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def conv2d(
     _check(x, w, "needs images (n, c, h, w) and kernels (o, c / groups, kh, kw)")
     _check_groups(groups, x.shape[1], w.shape[0])
     unify(w.shape[1] * groups, x.shape[1], f"channels of {w} in {groups} group(s) and of {x}:")
-    return x.with_shape((x.shape[0], w.shape[0], *_outputs(x, w.shape[2:], stride, padding, dilation)))
+    return x.with_shape(
+        (x.shape[0], w.shape[0], *_outputs(x, w.shape[2:], stride, padding, dilation))
+    )
 
 
 def _check(a: TensorType, b: TensorType, what: str) -> None:

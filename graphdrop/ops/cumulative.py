@@ -17,9 +17,7 @@ from .reduce import kept_shape, prod, restore_axes, sum_of
 from .shape import reshape, transpose
 
 
-def _prepare(
-    x: Any, axis: int | None = None, **params: bool
-) -> tuple[list[Node], dict[str, Any]]:
+def _prepare(x: Any, axis: int | None = None, **params: bool) -> tuple[list[Node], dict[str, Any]]:
     node = as_node(x)
     if axis is None:
         node, axis = reshape(node, (num_elements(node.shape),)), 0
@@ -65,9 +63,7 @@ cumprod.prepare(_prepare)
 
 
 @op
-def linear_recurrence(
-    a: TensorType, b: TensorType, *, axis: int, reverse: bool
-) -> TensorType:
+def linear_recurrence(a: TensorType, b: TensorType, *, axis: int, reverse: bool) -> TensorType:
     """z with z[0] = 0 and z[k + 1] = a[k] * z[k] + b[k] along an axis, or from its end.
 
     a and b have one shape.
@@ -84,9 +80,7 @@ def _(g: Node, z: Node, a: Node, b: Node, *, axis: int, reverse: bool) -> Sequen
 
 
 @prod.vjp
-def _(
-    g: Node, y: Node, x: Node, *, axis: tuple[int, ...], keepdims: bool
-) -> Sequence[Node | None]:
+def _(g: Node, y: Node, x: Node, *, axis: tuple[int, ...], keepdims: bool) -> Sequence[Node | None]:
     kept = [i for i in range(x.ndim) if i not in axis]
     order = (*kept, *axis)
     moved = transpose(x, order)

@@ -1,6 +1,6 @@
 """einsum, lowered to what it is made of: diagonals, sums, transposes, products of matrices.
 
-So its gradient is theirs, rewrites see through it, and a backend needs nothing for it but the matrix
+So its gradient is theirs, rewrites see through it, and a backend needs nothing for it but the
 product that it has.  (An operation of its own would be closed under differentiation as well, but
 every backend would have to do this lowering itself.)
 """
@@ -69,7 +69,9 @@ def _parse(subscripts: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]
         raise ArgumentError(f"the result in {subscripts!r} has a label twice")
     unknown = [label for label in result if label not in used]
     if unknown:
-        raise ArgumentError(f"the result in {subscripts!r} has {unknown[0]!r}, which no operand has")
+        raise ArgumentError(
+            f"the result in {subscripts!r} has {unknown[0]!r}, which no operand has"
+        )
     return terms, result
 
 
@@ -143,9 +145,7 @@ def _sum_over(node: Node, labels: Labels, kept: set[str]) -> tuple[Node, Labels]
     return cast(sum(node, axis=axes), node.dtype), tuple(x for x in labels if x in kept)
 
 
-def _product(
-    a: Node, in_a: Labels, b: Node, in_b: Labels, kept: set[str]
-) -> tuple[Node, Labels]:
+def _product(a: Node, in_a: Labels, b: Node, in_b: Labels, kept: set[str]) -> tuple[Node, Labels]:
     """The product of two operands, summed over their labels that are not kept."""
     a, in_a = _sum_over(a, in_a, kept | set(in_b))
     b, in_b = _sum_over(b, in_b, kept | set(in_a))

@@ -103,7 +103,10 @@ def _paired_axes(a: Node, b: Node, axes: Any) -> tuple[list[int], list[int]]:
     if not isinstance(axes, (tuple, list)) or len(axes) != 2:
         raise ArgumentError(f"axes is a number or a pair (axes of a, axes of b), got {axes!r}")
     over_a, over_b = (
-        [normalize_axis(i, x.ndim) for i in (given if isinstance(given, (tuple, list)) else [given])]
+        [
+            normalize_axis(i, x.ndim)
+            for i in (given if isinstance(given, (tuple, list)) else [given])
+        ]
         for given, x in zip(axes, (a, b), strict=True)
     )
     if len(over_a) != len(over_b) or any(len(set(s)) != len(s) for s in (over_a, over_b)):
@@ -268,8 +271,8 @@ def slogdet(a: Any) -> tuple[Node, Node]:
 def cholesky(a: TensorType) -> TensorType:
     """The lower triangular L with a = L @ L.T, for symmetric positive definite matrices.
 
-    Only the lower triangle of `a` is read; the gradient is symmetric.  A matrix that is not positive
-    definite is a LinAlgError at the call.
+    Only the lower triangle of `a` is read; the gradient is symmetric.  A matrix that is not
+    positive definite is a LinAlgError at the call.
     """
     _square(a)
     return a

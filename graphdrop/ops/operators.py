@@ -11,7 +11,7 @@ from typing import Any
 from ..graph import Node
 from ..op import as_node
 from ..types import Dim
-from . import cumulative, gather, index, join, linalg, reduce, shape, sort
+from . import brackets, cumulative, gather, index, join, linalg, reduce, shape, sort
 from . import elementwise as e
 
 
@@ -160,6 +160,9 @@ class Operators:
     def cumprod(self, axis: int | None = None) -> Node:
         return cumulative.cumprod(self, axis)
 
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
+        return linalg.trace(self, offset, axis1, axis2)
+
     def dot(self, other: Any) -> Node:
         return linalg.dot(self, other)
 
@@ -184,7 +187,7 @@ class Operators:
         return gather.take(self, ids, axis, mode)
 
     def nonzero(self) -> tuple[Node, ...]:
-        return index.nonzero(self)
+        return brackets.nonzero(self)
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
         return gather.diagonal(self, offset, axis1, axis2)

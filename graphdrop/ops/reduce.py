@@ -179,7 +179,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Node:
 
 
 def var(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Node:
-    """The mean squared distance from the mean, over count - ddof elements; integers give float64."""
+    """The sum of squared distances from the mean over count - ddof; integers give float64."""
     if isinstance(ddof, bool) or not isinstance(ddof, (int, np.integer)):
         raise ArgumentError(f"ddof must be an int, got {ddof!r}")
     node, dtype = _accurate(x)

@@ -117,7 +117,9 @@ def _positions(x: Array, **params: Any) -> Array:
 # convolution
 
 
-def _conv_case(label: str, samples: Sequence[Sample], canonical: dict[str, Any], **given: Any) -> Case:
+def _conv_case(
+    label: str, samples: Sequence[Sample], canonical: dict[str, Any], **given: Any
+) -> Case:
     """conv2d called with `given`, against the reference with the canonical params."""
 
     def in_torch(x: Any, w: Any) -> Any:
@@ -204,18 +206,18 @@ POOLINGS = [
     for label, given, canonical in [*POOLS, DILATED]
     for case in (
         Case(f"max_pool2d {label}".strip(), lambda x, k=given: pool.max_pool2d(x, **k),
-             lambda x, p=_full(canonical): _max_pool(x, **p), NO_TIES, dtypes=NUMBERS,
+             lambda x, p=canonical: _max_pool(x, **_full(p)), NO_TIES, dtypes=NUMBERS,
              covers=["max_pool2d"],
              torch=torch_call("nn.functional.max_pool2d", **{
                  "kernel_size" if k == "kernel" else k: v for k, v in given.items()})),
         Case(f"max_pool2d_position {label}".strip(),
              lambda x, k=given: pool.max_pool2d_position(x, **k),
-             lambda x, p=_full(canonical): _positions(x, **p),
+             lambda x, p=canonical: _positions(x, **_full(p)),
              [*NO_TIES, exactly(np.zeros((1, 2, 4, 5))),
               exactly(np.arange(20).reshape(1, 1, 4, 5) // 3 % 3)],
              dtypes=["float32", "int8"], covers=["max_pool2d_position"], wrt=()),
         Case(f"sum_pool2d {label}".strip(), lambda x, k=given: pool.sum_pool2d(x, **k),
-             lambda x, p=_full(canonical): _pool(np.sum, x.astype("f8"), **p).astype(x.dtype),
+             lambda x, p=canonical: _pool(np.sum, x.astype("f8"), **_full(p)).astype(x.dtype),
              [*NO_TIES[:2], operands((0, 2, 4, 5))], covers=["sum_pool2d", "sum_pool2d_grad"]),
     )
 ] + [
@@ -223,14 +225,14 @@ POOLINGS = [
     for label, given, canonical in POOLS
     for case in (
         Case(f"avg_pool2d {label}".strip(), lambda x, k=given: pool.avg_pool2d(x, **k),
-             lambda x, p=_full(canonical): _pool(np.mean, x.astype("f8"), **p).astype(x.dtype),
+             lambda x, p=canonical: _pool(np.mean, x.astype("f8"), **_full(p)).astype(x.dtype),
              NO_TIES[:2],
              torch=torch_call("nn.functional.avg_pool2d", **{
                  "kernel_size" if k == "kernel" else k: v for k, v in given.items()})),
         Case(f"avg_pool2d without padding {label}".strip(),
              lambda x, k=given: pool.avg_pool2d(x, **k, count_include_pad=False),
-             lambda x, p=_full(canonical): _pool(
-                 np.nanmean, x.astype("f8"), **p, fill=np.nan).astype(x.dtype),
+             lambda x, p=canonical: _pool(
+                 np.nanmean, x.astype("f8"), **_full(p), fill=np.nan).astype(x.dtype),
              NO_TIES[:2],
              torch=torch_call("nn.functional.avg_pool2d", count_include_pad=False, **{
                  "kernel_size" if k == "kernel" else k: v for k, v in given.items()})),

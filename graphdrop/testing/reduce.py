@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ArgumentError, ShapeError
 from ..ops import cumulative, reduce, softmax
 from ..ops.leaf import matrix, tensor, vector
-from .table import ALL, FLOATS, NUMBERS, Array, Bad, Case, Sample, operands, strided, unary, values
+from .table import ALL, NUMBERS, Array, Bad, Case, Sample, operands, strided, unary
 
 
 def torch_call(name: str, *rest: Any, **options: Any) -> Callable[..., Any]:
@@ -96,7 +96,8 @@ def _family(
 
 
 def _logsumexp(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
-    return np.logaddexp.reduce(x, axis=axis, keepdims=keepdims, initial=-np.inf)
+    add: Any = np.logaddexp
+    return add.reduce(x, axis=axis, keepdims=keepdims, initial=-np.inf)
 
 
 def _several(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,7 +255,7 @@ RUNNING = [
         Case(f"cumprod {label}",
              lambda x, e=exclusive, r=reverse: cumulative.cumprod(
                  x, axis=1, exclusive=e, reverse=r),
-             lambda x, f=_cumulative("cumprod", reverse, exclusive): f(x, 1),
+             lambda x, e=exclusive, r=reverse: _cumulative("cumprod", r, e)(x, 1),
              [*THREE, WITH_ZEROS[0]], covers=["cumprod"])
         for label, exclusive, reverse in (
             ("exclusive", True, False), ("reverse", False, True), ("from the end", True, True))

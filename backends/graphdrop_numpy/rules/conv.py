@@ -89,10 +89,10 @@ def conv2d_kernel_grad(
     return flat.reshape(o, c, *size)
 
 
-def max_pool2d(
-    x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> Array:
-    return windows(padded(x, padding, lowest(x)), kernel, stride, dilation).max(axis=(-2, -1))
+def max_pool2d(x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Array:
+    found: Array = windows(padded(x, padding, lowest(x)), kernel, stride, dilation)
+    largest: Array = np.max(found, axis=(-2, -1))
+    return largest
 
 
 def lowest(x: Array) -> float:
@@ -114,11 +114,9 @@ def max_pool2d_position(
     return position
 
 
-def sum_pool2d(
-    x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> Array:
+def sum_pool2d(x: Array, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> Array:
     found = windows(padded(x, padding), kernel, stride, dilation)
-    return found.sum(axis=(-2, -1), dtype=x.dtype)
+    return np.sum(found, axis=(-2, -1), dtype=x.dtype)
 
 
 def sum_pool2d_grad(

@@ -32,7 +32,8 @@ def cofactor(a: Array) -> Array:
     n = s.shape[-1]
     others = np.where(np.eye(n, dtype=bool), 1, s[..., None, :]).prod(axis=-1)
     sign = np.linalg.det(u) * np.linalg.det(v)
-    return sign[..., None, None] * ((u * others[..., None, :]) @ v)
+    found: Array = sign[..., None, None] * ((u * others[..., None, :]) @ v)
+    return found
 
 
 SINGULAR = "a matrix is singular, so it has no inverse and its system of equations no one solution"

@@ -12,18 +12,18 @@ from .rule import Array, Table
 def logsumexp(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
     top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)  # the sum is 0 or inf then, and its logarithm right
-    total = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
+    total: Array = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else total.squeeze(axis)
 
 
 def softmax_(x: Array, *, axis: int) -> Array:
-    e = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
+    e: Array = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
     e /= np.sum(e, axis=axis, keepdims=True)
     return e
 
 
 def log_softmax(x: Array, *, axis: int) -> Array:
-    shifted = x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    shifted: Array = x - np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     shifted -= np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
     return shifted
 
