@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
-from ..ops import gather, index
+from ..ops import brackets, gather, index
 from ..ops.leaf import ivector, lscalar, lvector, matrix, tensor, vector
 from .table import ALL, FLOATS, NUMBERS, Array, Bad, Case, Sample, operands, strided, values
 
@@ -187,7 +187,7 @@ RUN_TIME: list[Case] = [
         covers=["nonzero", "scatter_set"], ulp=16,
     ),
     Case(
-        "nonzero", index.nonzero, np.nonzero,
+        "nonzero", brackets.nonzero, np.nonzero,
         [operands((4, 3)), operands((7,)), operands((0, 2)), operands((2, 1, 3), low=0, high=1)],
         dtypes=ALL, covers=["nonzero"], wrt=(), ulp=0,
     ),
@@ -329,5 +329,5 @@ BAD: list[Bad] = [
     Bad("diagonal vector", lambda: gather.diagonal(vector("v")), ShapeError, "at least 2 axes"),
     Bad("diagonal axes", lambda: gather.diagonal(_x(), 0, 1, -1), ArgumentError, "two axes"),
     Bad("diag scalar", lambda: gather.diag(1.0), ShapeError, "a vector or a matrix"),
-    Bad("nonzero scalar", lambda: index.nonzero(1.0), ShapeError, "no positions"),
+    Bad("nonzero scalar", lambda: brackets.nonzero(1.0), ShapeError, "no positions"),
 ]  # fmt: skip

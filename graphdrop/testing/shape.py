@@ -117,11 +117,12 @@ CREATORS: list[Case] = [
     ),
     *(
         Case(
-            f"arange {bounds}", lambda x, bounds=bounds: create.arange(*bounds, dtype=x.dtype),
-            lambda x, bounds=bounds: np.arange(*bounds, dtype=x.dtype), [operands(())],
+            f"arange {a} {b} {c}", lambda x, a=a, b=b, c=c: create.arange(a, b, c, x.dtype),
+            lambda x, a=a, b=b, c=c: np.arange(a, b, c, x.dtype), [operands(())],
             dtypes=("float32", "int32", "int64"), covers=["iota"], wrt=(), ulp=0,
         )
-        for bounds in [(0,), (5,), (-2,), (2, 7), (7, 2), (7, 2, -1), (1, 8, 3), (9, -2, -4)]
+        for a, b, c in [(0, None, 1), (5, None, 1), (-2, None, 1), (2, 7, 1), (7, 2, 1), (7, 2, -1),
+                        (1, 8, 3), (9, -2, -4)]
     ),
     Case(
         "arange of a size", lambda x: (create.arange(x.shape[0]), create.arange(1, x.size, 2)),
@@ -191,7 +192,8 @@ CREATORS: list[Case] = [
 
 
 def _hot(ids: Array, n: int) -> Array:
-    return np.asarray(ids)[..., None] == np.arange(n)
+    hot: Array = np.equal(np.asarray(ids)[..., None], np.arange(n))
+    return hot
 
 
 def with_counts(shape: tuple[int, ...], counts: Any) -> Sample:
@@ -325,6 +327,9 @@ JOINS: list[Case] = [
 CASES: list[Case] = SHAPES + CREATORS + JOINS
 
 
+HALF: Any = 0.5
+
+
 def _x() -> Any:
     return matrix("x", shape=(3, 4))
 
@@ -348,7 +353,7 @@ BAD: list[Bad] = [
     Bad("arange mixed", lambda: create.arange(0.5, _x().sum()), ArgumentError, "gd.linspace"),
     Bad("arange step", lambda: create.arange(0, 5, 0), ArgumentError, "other than 0"),
     Bad("linspace count", lambda: create.linspace(0, 1, -2), ShapeError, "negative"),
-    Bad("eye offset", lambda: create.eye(3, k=1.5), ArgumentError, "known integer"),
+    Bad("eye offset", lambda: create.eye(3, k=HALF), ArgumentError, "known integer"),
     Bad("tril vector", lambda: create.tril(vector("v")), ShapeError, "at least 2 axes"),
     Bad("one_hot floats", lambda: create.one_hot(vector("v"), 3), DTypeError, "must be integers"),
     Bad("meshgrid", lambda: create.meshgrid(_x()), ShapeError, "vectors"),

@@ -1,4 +1,4 @@
-"""NumPy rules of `graphdrop.ops.index`."""
+"""NumPy rules of `graphdrop.ops.index` and `brackets`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from graphdrop.errors import OutOfRangeError
 from graphdrop.op import get
+from graphdrop.ops import brackets
 from graphdrop.ops import index as ops
-from graphdrop.ops.index import Index
+from graphdrop.ops.brackets import Index
 
 from .rule import Array, Table
 
@@ -95,6 +96,6 @@ RULES: Table = {
     ops._gather: gather,
     ops._scatter_add: scatter_add,
     ops._scatter_set: scatter_set,
-    ops._nonzero: nonzero,
+    brackets._nonzero: nonzero,
     get: lambda results, *, index: results[index],
 }
