@@ -142,6 +142,12 @@ class Node(Operators):
         length = self.shape[0]
         return (self[i] for i in range(length))
 
+    def __contains__(self, value: Any) -> bool:
+        raise GraphError(
+            f"{self!r} has no values to look in while the graph is built; use "
+            f"gd.any(gd.equal(node, value))"
+        )
+
     def __len__(self) -> int:
         if self.ndim == 0 or not isinstance(self.shape[0], int):
             raise GraphError(f"len() of {self!r} is not known yet; use .shape[0]")

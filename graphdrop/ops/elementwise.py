@@ -120,6 +120,8 @@ def _(g: Node, y: Node, x: Node, *, dtype: np.dtype[Any]) -> Sequence[Node | Non
 
 def cast(x: Any, dtype: Any) -> Node:
     """`x` as `dtype`; the node itself when it already is."""
+    if isinstance(x, Node) and x.dtype is dtype:
+        return x  # what nearly all calls come to
     node, dtype = as_node(x), as_dtype(dtype)
     return node if node.dtype == dtype else _cast.make((node,), {"dtype": dtype})
 
