@@ -19,6 +19,7 @@ GAP_X, GAP_Y = 26.0, 38.0  # pixels between boxes
 LANE = 8.0  # width kept free for an arrow that passes a layer
 LONGEST_CUT = 30  # arrows over more layers are drawn straight, so that work stays linear
 ORDER_SWEEPS, PLACE_SWEEPS = 16, 60
+EFFORT = 2000  # boxes and lanes for which all these sweeps are made; fewer for more
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,16 @@ class Layout:
     height: float
 
 
-def layered(sizes: Sequence[Point], arrows: Sequence[tuple[int, int]]) -> Layout:
-    """Places for boxes of `sizes` (width, height) under acyclic `arrows` (from, to)."""
+def layered(
+    sizes: Sequence[Point], arrows: Sequence[tuple[int, int]], weights: Sequence[float]
+) -> Layout:
+    """Places for boxes of `sizes` (width, height) under acyclic `arrows` (from, to).
+
+    The larger an arrow's weight, the more it is kept short and upright.
+    """
     if not sizes:
         return Layout([], [], 0.0, 0.0)
-    net = _Net(sizes, arrows)
+    net = _Net(sizes, arrows, weights)
     net.order()
     net.place()
     return net.layout()
@@ -82,21 +88,27 @@ def _topological(above: Sequence[Sequence[int]], below: Sequence[Sequence[int]])
 class _Net:
     """Boxes and lanes (an arrow's passages through layers), with arrows only between neighbours."""
 
-    def __init__(self, sizes: Sequence[Point], arrows: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, sizes: Sequence[Point], arrows: Sequence[tuple[int, int]], weights: Sequence[float]
+    ) -> None:
         self.sizes = list(sizes)
         self.boxes = len(sizes)
         self.arrows = list(arrows)
         self.layer = assign_layers(len(sizes), arrows)
         self.chains: list[list[int]] = []
-        links: list[tuple[int, int]] = []
-        for a, b in arrows:
+        self.links: dict[tuple[int, int], float] = {}  # with their stiffness
+        for (a, b), weight in zip(arrows, weights, strict=True):
             span = self.layer[b] - self.layer[a]
             lanes = range(self.layer[a] + 1, self.layer[b]) if span <= LONGEST_CUT else ()
             chain = [a, *(self._lane(k) for k in lanes), b]
             self.chains.append(chain)
             if span <= LONGEST_CUT:
-                links += pairwise(chain)
-        self.above, self.below = _neighbours(len(self.sizes), links)
+                for link in pairwise(chain):
+                    between_lanes = min(link) >= self.boxes
+                    # long arrows are to be straight
+                    self.links[link] = weight * (16.0 if between_lanes else 1.0)
+        self.above, self.below = _neighbours(len(self.sizes), list(self.links))
+        self.effort = min(1.0, EFFORT / len(self.sizes))
         self.rows: list[list[int]] = [[] for _ in range(max(self.layer) + 1)]
         for i in self._depth_first():
             self.rows[self.layer[i]].append(i)
@@ -123,7 +135,7 @@ class _Net:
     def order(self) -> None:
         """Reorder the rows, keeping the order with the fewest crossings."""
         best, fewest = [list(r) for r in self.rows], self._crossings()
-        for sweep in range(ORDER_SWEEPS):
+        for sweep in range(4 + round(ORDER_SWEEPS * self.effort)):
             if fewest == 0:
                 break
             down = sweep % 2 == 0
@@ -155,30 +167,24 @@ class _Net:
         gaps = [[self._gap(a, b) for a, b in pairwise(r)] for r in self.rows]
         for row, gap in zip(self.rows, gaps, strict=True):
             self._settle(row, gap, [0.0] * len(row), [1.0] * len(row))
-        for sweep in range(PLACE_SWEEPS):
-            rows = list(range(len(self.rows)))
-            last = sweep >= PLACE_SWEEPS - 4
-            for k in rows if sweep % 2 == 0 else reversed(rows):
+        sweeps = 4 + round(PLACE_SWEEPS * self.effort)
+        for sweep in range(sweeps):
+            down, both = sweep % 2 == 0, sweep >= sweeps - 4
+            for k in range(len(self.rows)) if down else reversed(range(len(self.rows))):
                 wanted, weights = [], []
                 for i in self.rows[k]:
-                    near = (
-                        [*self.above[i], *self.below[i]]
-                        if last
-                        else (self.above[i] if sweep % 2 == 0 else self.below[i])
-                    )
-                    pulls = [(self.x[j], self._stiffness(i, j)) for j in near]
-                    weight = sum(w for _, w in pulls)
-                    wanted.append(sum(x * w for x, w in pulls) / weight if pulls else self.x[i])
+                    pulls = [(self.x[j], self.links[j, i]) for j in self.above[i] if down or both]
+                    pulls += [
+                        (self.x[j], self.links[i, j]) for j in self.below[i] if both or not down
+                    ]
+                    weight = sum([w for _, w in pulls])
+                    wanted.append(sum([x * w for x, w in pulls]) / weight if pulls else self.x[i])
                     weights.append(weight or 0.1)
                 self._settle(self.rows[k], gaps[k], wanted, weights)
 
     def _gap(self, a: int, b: int) -> float:
         space = GAP_X if a < self.boxes and b < self.boxes else GAP_X / 2
         return (self.sizes[a][0] + self.sizes[b][0]) / 2 + space
-
-    def _stiffness(self, a: int, b: int) -> float:
-        """How strongly an arrow pulls its ends: long arrows are to be straight."""
-        return (1.0, 4.0, 32.0)[(a >= self.boxes) + (b >= self.boxes)]
 
     def _settle(
         self, row: list[int], gaps: list[float], wanted: list[float], weights: list[float]

@@ -137,7 +137,9 @@ def _letter(c: str) -> float:
 def scene_of(picture: Picture) -> Scene:
     """Shapes for a picture: title and legend on top, the graph below, centred."""
     sizes = [_size(box) for box in picture.boxes]
-    layout = layered(sizes, picture.arrows)
+    # the forward part is the spine that a reader looks for
+    weights = [1.0 if picture.boxes[b].part == GRADIENT else 4.0 for _, b in picture.arrows]
+    layout = layered(sizes, picture.arrows, weights)
     marks, legend_width, top = _heading(picture, max(layout.width, 560.0))
     width = max(layout.width, legend_width) + 2 * MARGIN
     left = (width - layout.width) / 2
