@@ -51,7 +51,7 @@ def blobs(model: Model, c: Any) -> Callable[[], Any]:
     for i in range(c.layers):
         h = model.drop(gd.relu(h @ w[f"W{i}"] + w[f"b{i}"]), c.rate_hid)
     logits = (h @ w[f"W{c.layers}"] + w[f"b{c.layers}"])[:, 0]
-    loss = nn.binary_cross_entropy_from_logits(logits, model.d["y"]).mean()
+    loss = nn.sigmoid_cross_entropy(logits, model.d["y"]).mean()
     updates = optim.adam(loss, list(w.values()), lr=c.lr, beta1=c.beta1, beta2=c.beta2, eps=c.eps)
     return model.step(loss, updates)
 

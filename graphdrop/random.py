@@ -8,6 +8,8 @@ gives the same bits, and anyone can recompute them (`words`).  stream_version = 
 from __future__ import annotations
 
 import hashlib
+import math
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,8 @@ STREAM_VERSION = 1
 # the definition of a draw
 
 _local = threading.local()
+# lanes are little-endian on every machine
+_LITTLE = {t: np.dtype(t).newbyteorder("<") for t in (np.uint16, np.uint32, np.uint64)}
 
 
 def words(
@@ -49,8 +53,8 @@ def words(
         _local.state = generator.state
     # setting the state of one generator is 8 times cheaper than making another
     state = _local.state
-    state["state"]["key"] = np.array([seed, site], np.uint64)
-    state["state"]["counter"] = np.array([0, call, step, example], np.uint64)
+    state["state"]["key"][:] = seed, site
+    state["state"]["counter"][:] = 0, call, step, example
     generator.state = state
     raw: np.ndarray[Any, np.dtype[np.uint64]] = generator.random_raw(count)
     return raw
@@ -69,10 +73,10 @@ def lanes(
     `example` is 0, or a vector of 1 + id for every row; then each row counts its own blocks.
     """
     seed, call = (int(k) for k in key)
-    if np.ndim(example) and np.min(example, initial=1) < 1:
-        raise RandomError("example ids must be in [0, 2**63 - 1), or [0, 2**64 - 1) as uint64")
     if np.ndim(example) == 0:
         return _lanes(seed, site, call, int(step), int(example), shape, dtype)
+    if np.min(example, initial=1) < 1:
+        raise RandomError("example ids must be in [0, 2**63 - 1), or [0, 2**64 - 1) as uint64")
     rows = [_lanes(seed, site, call, int(step), int(e), shape[1:], dtype) for e in example]
     return np.stack(rows) if rows else np.empty(shape, dtype)
 
@@ -80,12 +84,12 @@ def lanes(
 def _lanes(
     seed: int, site: int, call: int, step: int, example: int, shape: tuple[int, ...], dtype: Any
 ) -> np.ndarray[Any, Any]:
-    lane = np.dtype(dtype).newbyteorder("<")
-    size = 1
-    for s in shape:
-        size *= s
+    lane = _LITTLE[dtype]
+    size = math.prod(shape)
     raw = words(seed, site, call, step, example, -(-size * lane.itemsize // 8))
-    found: np.ndarray[Any, Any] = raw.astype("<u8", copy=False).view(lane)[:size].reshape(shape)
+    if sys.byteorder == "big":
+        raw = raw.byteswap()
+    found: np.ndarray[Any, Any] = raw.view(lane)[:size].reshape(shape)
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 from graphdrop.backend import Graph
 from graphdrop.errors import BackendError, GraphdropError, ShapeError
 from graphdrop.graph import Node, toposort
-from graphdrop.op import constant_value, explain, get
+from graphdrop.op import constant_value, explain
 from graphdrop.substitute import map_sizes
 from graphdrop.types import Atom, evaluate
 
+from .lower import lower
 from .rules import RULES
 
 # (function, operand slots, result slot, slot to write over or -1, slots dead afterwards)
@@ -32,6 +34,7 @@ class NumpyProgram:
     """An executable graph; see `graphdrop.backend.Executable`."""
 
     def __init__(self, graph: Graph) -> None:
+        graph = replace(graph, outputs=tuple(lower(graph.outputs)))
         self.atoms = graph.atoms
         order = toposort(graph.outputs)
         leaves = set(graph.inputs)

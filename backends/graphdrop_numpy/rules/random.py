@@ -12,6 +12,7 @@ from graphdrop.ops import leaf
 from graphdrop.ops import random as ops
 from graphdrop.random import kept_scale, lanes, threshold_of
 
+from .elementwise import select
 from .rule import Array, Table
 
 Shape = tuple[int, ...]
@@ -43,15 +44,6 @@ def scale_kept(x: Array, threshold: Array) -> Array:
     """`x` times 65536 / (65536 - threshold); float16 by way of float32."""
     wide = np.float32 if x.dtype == np.float16 else x.dtype.type
     return (x * wide(kept_scale(int(threshold)))).astype(x.dtype, copy=False)
-
-
-def select(keep: Array, y: Array) -> Array:
-    """`y` where kept, else +0.0, also for NaN and infinities: the bits times 0 or 1.
-
-    The same as np.where(keep, y, 0), which on a random mask is 6 times slower.
-    """
-    bits: Array = np.multiply(y.view(f"u{y.itemsize}"), keep, dtype=f"u{y.itemsize}")
-    return bits.view(y.dtype)
 
 
 def uniform(
