@@ -118,7 +118,7 @@ CREATORS: list[Case] = [
     *(
         Case(
             f"arange {a} {b} {c}", lambda x, a=a, b=b, c=c: create.arange(a, b, c, x.dtype),
-            lambda x, a=a, b=b, c=c: np.arange(a, b, c, x.dtype), [operands(())],
+            lambda x, a=a, b=b, c=c: np.arange(a, b, c, dtype=x.dtype), [operands(())],
             dtypes=("float32", "int32", "int64"), covers=["iota"], wrt=(), ulp=0,
         )
         for a, b, c in [(0, None, 1), (5, None, 1), (-2, None, 1), (2, 7, 1), (7, 2, 1), (7, 2, -1),
