@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..graph import Node
-from ..op import Op, VjpRule, as_node, promoted
+from ..op import Op, VjpRule, as_node, composed, promoted
 from ..types import (
     Shape,
     Size,
@@ -172,12 +172,14 @@ def _accurate(x: Any) -> tuple[Node, np.dtype[Any]]:
     return (cast(node, np.float32) if node.dtype == np.float16 else node), node.dtype
 
 
+@composed
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Node:
     """The mean; integers give float64, NaN if empty, as in NumPy."""
     node, dtype = _accurate(x)
     return cast(sum(node, axis=axis, keepdims=keepdims) / count(node, axis), dtype)
 
 
+@composed
 def var(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Node:
     """The sum of squared distances from the mean over count - ddof; integers give float64."""
     if isinstance(ddof, bool) or not isinstance(ddof, (int, np.integer)):
@@ -187,6 +189,7 @@ def var(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Node
     return cast(total / max_size(count(node, axis) - int(ddof), 0), dtype)
 
 
+@composed
 def std(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Node:
     """The square root of `var`; where that is 0, so is the gradient."""
     node, dtype = _accurate(x)
@@ -236,6 +239,7 @@ argmin: Op = _position("argmin", "smallest")
 
 
 # norms ----------------------------------------------------------------------------------------
+@composed
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Node:
     """The norm of vectors or matrices, as numpy.linalg.norm; integers give float64.
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from graphdrop.errors import ShapeError
 from graphdrop.ops import cumulative, reduce, softmax
 
-from .rule import Array, Table
+from .rule import Array, Rule, Table
+
+
+def nonempty(rule: Rule) -> Rule:
+    """A reduction of which NumPy says that nothing has no result."""
+
+    def run(x: Array, **params: Any) -> Array:
+        try:
+            result: Array = rule(x, **params)
+        except ValueError as error:
+            raise ShapeError(str(error)) from None
+        return result
+
+    return run
 
 
 def logsumexp(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
@@ -58,8 +74,9 @@ def linear_recurrence(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
 
 
 RULES: Table = {
-    reduce.sum: np.sum, reduce.prod: np.prod, reduce.max: np.max, reduce.min: np.min,
-    reduce.any: np.any, reduce.all: np.all, reduce.argmax: np.argmax, reduce.argmin: np.argmin,
+    reduce.sum: np.sum, reduce.prod: np.prod, reduce.any: np.any, reduce.all: np.all,
+    reduce.max: nonempty(np.max), reduce.min: nonempty(np.min),
+    reduce.argmax: nonempty(np.argmax), reduce.argmin: nonempty(np.argmin),
     reduce.logsumexp: logsumexp, softmax.softmax: softmax_, softmax.log_softmax: log_softmax,
     cumulative.cumsum: cumsum, cumulative.cumprod: cumprod,
     cumulative.linear_recurrence: linear_recurrence,
