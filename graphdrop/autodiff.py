@@ -11,17 +11,13 @@ import numpy as np
 from .errors import ArgumentError, DisconnectedError, GradientError, ShapeError
 from .graph import Node, format_origin, leaves, origin_scope, toposort
 from .op import as_node, constant, get, split
+from .ops.create import zeros_like
 from .ops.elementwise import cast
 from .ops.join import stack
 from .ops.leaf import tensor
 from .ops.reduce import sum_to
 from .ops.shape import broadcast_to, reshape
 from .types import TensorType, TupleType, unify
-
-
-def zeros_like(x: Node) -> Node:
-    """Zeros of x's dtype and shape, as a gradient that does not exist."""
-    return broadcast_to(constant(np.zeros((), x.dtype)), x.shape)
 
 
 def _relevant(order: Sequence[Node], wrt: Iterable[Node], barrier: set[Node]) -> set[Node]:
