@@ -1,8 +1,8 @@
 """Patterns: expressions with holes, written by calling operations on variables.
 
-`log(1 + exp(x))` with `x = var("x")` is a Pattern that rewrite rules are declared with; the engine in
-`rewrite.py` finds the nodes that fit.  Below `op.py`, so that operations know a pattern when they
-are called with one.
+`log(1 + exp(x))` with `x = var("x")` is a Pattern that rewrite rules are declared with; the engine
+in `rewrite.py` finds the nodes that fit.  Below `op.py`, so that operations know a pattern when
+they are called with one.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ A rule is a small function that gives a better node for the nodes its patterns f
     @rule(log(exp(x)))
     def log_of_exp(x): return x
 
-The rules that exist, and their order, are in `rules/`.  Values agree with the graph as built: bit for
-bit under rules with `exact=True` (but for which NaN a NaN is), to rounding and with more range
+The rules that exist, and their order, are in `rules/`.  Values agree with the graph as built: bit
+for bit under rules with `exact=True` (but for which NaN a NaN is), to rounding and with more range
 under the others.
 """
 
@@ -202,10 +202,11 @@ class _Index:
         first = node.inputs[:HEADS]
         # whether two operands are one node
         repeated = len(first) > 1 and (first[0] is first[1] or first[-1] in first[:-1])
-        key = (node.op, repeated, *[heads[i] for i in first])
+        known = (*[heads[i] for i in first],)
+        key = (node.op, repeated, known)
         found = self.known.get(key)
         if found is None:
-            found = tuple((r, p) for r, p in self.rules if _may_fit(p, *key[:2], key[2:]))
+            found = tuple((r, p) for r, p in self.rules if _may_fit(p, node.op, repeated, known))
             self.known[key] = found
         return found
 
@@ -360,7 +361,7 @@ class _Pass:
     def _step(self, node: Node) -> Node:
         """The node on its settled operands, or if it has them, what the first rule makes of it."""
         settled = self.settled
-        if node.size_inputs or any([settled[i] is not i for i in node.inputs]):
+        if node.size_inputs or any(settled[i] is not i for i in node.inputs):
             new = rebuild(node, settled, self.sizes)
             if new is not node:
                 return new

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import ArgumentError
-from .graph import Node, origin_scope, toposort
+from .graph import Node, intern, origin_scope, toposort
 from .op import constant_value, size
 from .types import Atom, Dim, Size, TensorType, plain_atom, substitute_size, value_dim
 
@@ -52,6 +52,11 @@ def rebuild(node: Node, done: Mapping[Node, Node], sizes: dict[Atom, Size]) -> N
     if not node.inputs and "type" in node.params:
         return node  # an input's own type is its contract with the caller
     with origin_scope(node.origin):
+        if params == node.params and all(
+            a.type == b.type for a, b in zip(inputs, node.inputs, strict=True)
+        ):
+            # nothing that the type follows from has changed
+            return intern(node.op, inputs, node.params, lambda: (node.type, node.checks))
         return node.op.make(inputs, dict(params))
 
 

@@ -42,7 +42,7 @@ def _is_known(node: Node) -> bool:
 
 
 def _is_small(node: Node, source: Node) -> bool:
-    """Whether the result is no larger than its operands, or small anyway; symbolic sizes are not."""
+    """Whether the result is no larger than its operands, or small anyway."""
     elements = num_elements(node.shape)
     known = [i.type for i in source.inputs if isinstance(i.type, TensorType)]
     given = [num_elements(t.shape) for t in known]

@@ -18,7 +18,6 @@ from ..ops.softmax import softmax
 from ..pattern import Head, any_op, var
 from ..rewrite import Rule, fit, is_number, rule
 
-
 POSITIVE = frozenset({exp, sigmoid, softmax, softplus, add, sub, sum})  # the ops of such nodes
 DEPTH = 3  # of products in which a divisor is looked for
 
@@ -149,10 +148,12 @@ def gradient_of_softmax(
     kept = kept_shape(x.shape, axis, True)
     if quotient.inputs[1] is not d or d.shape != kept or through_sum.shape != kept:
         return None
-    if len(axis) != 1 or a.shape != x.shape or c.shape != x.shape:
+    summed = through_sum.inputs[0].inputs[0]
+    if len(axis) != 1 or summed.shape != x.shape:
         return None
     share = softmax(x, axis=axis[0])
-    return fit(share * a - share * sum(c, axis=axis, keepdims=True), node)
+    total = sum(fit(c, summed), axis=axis, keepdims=True)
+    return fit(share * a - share * total, node)
 
 
 # gradients of log(softmax(x)[ids]): g / p[ids], put in the places of ids

@@ -92,7 +92,10 @@ def reduce_nothing(node: Node, x: Node, axes: tuple[int, ...]) -> Node | None:
 
 
 @rule(
-    *(op(op(x, axis=inner, keepdims=keepdims), axis=axes) for op in (max, min, any, all, sum, prod)),
+    *(
+        op(op(x, axis=inner, keepdims=keepdims), axis=axes)
+        for op in (max, min, any, all, sum, prod)
+    ),
 )
 def reduce_of_reduce(
     node: Node, x: Node, inner: tuple[int, ...], keepdims: bool, axes: tuple[int, ...]

@@ -6,12 +6,15 @@ infinity), and a division becomes a product only by a power of two.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..graph import Node
 from ..op import constant, size
 from ..ops.elementwise import (
     _cast,
+    _round,
     abs,
     add,
     bitwise_and,
@@ -40,7 +43,6 @@ from ..ops.elementwise import (
     not_equal,
     pow,
     relu,
-    _round,
     sign,
     square,
     stop_gradient,
@@ -254,7 +256,7 @@ def cast_of_cast(node: Node, x: Node) -> Node | None:
     return None if to_integer and not _lossless(x.dtype, last) else cast(x, last)
 
 
-def _lossless(source: np.dtype, target: np.dtype) -> bool:  # type: ignore[type-arg]
+def _lossless(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     if source.kind in "iu" and target.kind == "f":
         # an unsigned integer has one bit more of magnitude than a signed one
         return source.itemsize * 8 - (source.kind == "i") <= np.finfo(target).nmant + 1

@@ -143,9 +143,10 @@ total = sum(exp(x), axis=axis)
 def softmax_written_out(node: Node, x: Node, axis: tuple[int, ...]) -> Node | None:
     """exp(x) / sum(exp(x)), where the sum stands along the axis it was taken over."""
     divisor = node.inputs[1]
-    stands = divisor.shape == kept_shape(x.shape, axis, True) or not divisor.ndim
-    alone = len(axis) == 1 and (divisor.ndim == x.ndim or x.ndim == 1)
-    return softmax(x, axis=axis[0]) if stands and alone else None
+    aligned = (*[1] * (x.ndim - divisor.ndim), *divisor.shape)
+    if len(axis) != 1 or aligned != kept_shape(x.shape, axis, True):
+        return None
+    return softmax(x, axis=axis[0])
 
 
 shifted = x - max(x, axis=axis, keepdims=True)
