@@ -72,10 +72,12 @@ def _attributes(node: Node) -> dict[str, Any]:
 
 def _edges(node: Node) -> dict[Node, tuple[list[str], list[str]]]:
     """Operands with the names and positions they have, in order."""
-    names = node.op.operand_names
+    names = list(node.op.operand_names)
+    if node.op.variadic:
+        rest = names.pop()
+        names += [f"{rest}[{i}]" for i in range(len(node.inputs) - len(names))]
     found: dict[Node, tuple[list[str], list[str]]] = {}
-    for position, operand in enumerate(node.inputs):
-        name = names[min(position, len(names) - 1)]
+    for position, (name, operand) in enumerate(zip(names, node.inputs, strict=True)):
         entry = found.setdefault(operand, ([], []))
         entry[0].append(name)
         entry[1].append(str(position))

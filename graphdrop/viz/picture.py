@@ -180,7 +180,7 @@ class _Builder:
         kind, part = printing.kind_of(node), part_of(node, self.forward)
         lines = [str(node.type)]
         if kind in ("dropout", "random"):
-            lines.insert(0, " · ".join(_draw_words(node)))
+            lines = _draw_lines(node) + lines
         elif node.op.name == "transpose":
             lines.insert(0, f"axes {printing.format_param(node.params['axes'])}")
         title = elide(self._title(node))
@@ -229,10 +229,11 @@ def _is_plumbing(node: Node) -> bool:
     return node.op.name in PLUMBING
 
 
-def _draw_words(node: Node) -> list[str]:
-    words = [printing.site_of(node)]
+def _draw_lines(node: Node) -> list[str]:
+    """The site and rate of a draw, and the axes that share its mask."""
+    words = printing.site_of(node)
     if "threshold" in node.op.operand_names:
         rate = printing.rate_of(node)
-        words.append("rate known at the call" if rate is None else f"rate {rate:.4g}")
+        words += " · rate known at the call" if rate is None else f" · rate {rate:.4g}"
     shared = node.params.get("shared")
-    return words + ([f"shared over {printing.format_param(shared)}"] if shared else [])
+    return [words, f"shared over axes {printing.format_param(shared)}"] if shared else [words]
