@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import DTypeError
+from ..errors import DTypeError, ShapeError
 from ..graph import Node
 from ..op import as_node, op
-from ..types import TensorType, broadcast_shapes, normalize_axis, num_elements
+from ..types import TensorType, normalize_axis, num_elements, unify
 from .reduce import kept_shape, prod, restore_axes, sum_of
 from .shape import reshape, transpose
 
@@ -70,7 +70,9 @@ def linear_recurrence(a: TensorType, b: TensorType, *, axis: int, reverse: bool)
     """
     if a.dtype != b.dtype or not a.is_float:
         raise DTypeError(f"needs floats of one dtype, got {a} and {b}")
-    return a.with_shape(broadcast_shapes(a.shape, b.shape))
+    if a.ndim != b.ndim:
+        raise ShapeError(f"needs operands of one shape, got {a} and {b}")
+    return a.with_shape([unify(m, n) for m, n in zip(a.shape, b.shape, strict=True)])
 
 
 @linear_recurrence.vjp

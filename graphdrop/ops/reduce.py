@@ -289,7 +289,8 @@ def _matrix_norm(x: Node, ord: Any, axes: tuple[int, int], keepdims: bool) -> No
     if ord == "fro":
         return _sqrt(sum(square(x), axis=axes, keepdims=keepdims))
     rows, columns = axes
-    inner = {1: rows, -1: rows, np.inf: columns, -np.inf: columns}.get(ord)
+    along = {1: rows, -1: rows, np.inf: columns, -np.inf: columns}
+    inner = along.get(ord) if isinstance(ord, (int, float)) else None
     if inner is None:
         raise ArgumentError(
             f"the ord of a matrix norm is 'fro', 1, -1, inf or -inf, got {ord!r}; norms of "

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ArgumentError, ShapeError
 from ..ops import cumulative, reduce, softmax
 from ..ops.leaf import matrix, tensor, vector
-from .table import ALL, NUMBERS, Array, Bad, Case, Sample, operands, strided, unary
+from .table import ALL, FLOATS, NUMBERS, Array, Bad, Case, Sample, operands, strided, unary
 
 
 def torch_call(name: str, *rest: Any, **options: Any) -> Callable[..., Any]:
@@ -66,6 +66,7 @@ WITH_ZEROS: list[Sample] = [
     exactly([0.0, 3.0]), exactly([0.0]), exactly([1.5, 0.0, 2.0, 0.0, 3.0]),
 ]  # fmt: skip
 
+SOME = ("float32", "float64", "int8")
 # how each reduction is called: (suffix of the name, keywords)
 WAYS: list[tuple[str, dict[str, Any]]] = [
     ("", {}), ("axis", {"axis": 1}), ("axes", {"axis": (0, -1)}),
@@ -82,16 +83,18 @@ def _family(
     ways: Sequence[tuple[str, dict[str, Any]]] = WAYS,
     **rest: Any,
 ) -> list[Case]:
-    """One case for each way of calling a reduction."""
+    """One case for each way of calling a reduction; all dtypes in the first two ways."""
+    dtypes = rest.pop("dtypes", FLOATS)
     return [
         Case(
             f"{name} {suffix}".strip(),
             lambda x, k=keywords: build(x, **k),
             lambda x, k=keywords: reference(x, **k),
             [*samples, *unary()] if not keywords and samples is THREE else samples,
+            dtypes if i < 2 else [d for d in dtypes if d in SOME],
             **rest,
         )
-        for suffix, keywords in ways
+        for i, (suffix, keywords) in enumerate(ways)
     ]
 
 
@@ -319,5 +322,9 @@ BAD = [
         "axis -1 is out of range"),
     Bad("log_softmax axis", lambda: softmax.log_softmax(matrix("x"), axis=None), ArgumentError,
         "an axis must be an int"),
+    Bad("linear_recurrence shapes", lambda: cumulative.linear_recurrence(
+        matrix("a", shape=(1, 3)), matrix("b", shape=(2, 3)), axis=1, reverse=False), ShapeError,
+        "1 and 2 differ"),
+    Bad("norm ord", lambda: reduce.norm(matrix("x"), [1]), ArgumentError, "matrix norm is"),
     Bad("cumsum axis", lambda: cumulative.cumsum(vector("x"), axis=1), ShapeError, "out of range"),
 ]  # fmt: skip
