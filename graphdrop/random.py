@@ -43,6 +43,8 @@ def words(
     """`count` random 64-bit words of a draw, by definition equal to
 
     np.random.Philox(key=[seed, site], counter=[0, call, step, example]).random_raw(count)
+
+    with the exact integers: as arrays of uint64, since lists go through float64 (decision 2).
     """
     if count == 0:
         return np.empty(0, np.uint64)
