@@ -440,7 +440,7 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     """Sorted distinct non-negative axes; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    listed = [axis] if isinstance(axis, (int, np.integer)) else list(axis)
+    listed = list(axis) if isinstance(axis, Iterable) else [axis]
     axes = tuple(normalize_axis(a, ndim) for a in listed)
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {tuple(listed)} names one axis twice")

@@ -87,6 +87,8 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
     if node.ndim < 2:
         raise ShapeError(f"needs at least 2 axes, got {node.type}")
     first, second = normalize_axis(axis1, node.ndim), normalize_axis(axis2, node.ndim)
+    if isinstance(offset, bool) or not isinstance(offset, (int, np.integer)):
+        raise ArgumentError(f"the offset must be a known integer, got {offset!r}")
     if first == second:
         raise ArgumentError("axis1 and axis2 must be two axes")
     others = [a for a in range(node.ndim) if a not in (first, second)]
@@ -106,7 +108,9 @@ def diag(x: Any, k: int = 0) -> Node:
         return diagonal(node, k)
     if node.ndim != 1:
         raise ShapeError(f"needs a vector or a matrix, got {node.type}; see gd.diagonal")
-    n = node.shape[0] + abs(k)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise ArgumentError(f"k must be a known integer, got {k!r}")
+    n = node.shape[0] + abs(int(k))
     along = iota.make((), {"size": node.shape[0]})
     square = zeros((n, n), node.dtype)
     return set_subtensor(getitem(square, (along + max(-k, 0), along + max(k, 0))), node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def concatenate(*xs: TensorType, axis: int) -> TensorType:
 
 @concatenate.prepare
 def _(xs: Sequence[Any], axis: int | None = 0) -> tuple[list[Node], dict[str, Any]]:
-    if isinstance(xs, Node) or not len(xs):
+    if not isinstance(xs, (list, tuple)) or not xs:
         raise ArgumentError(f"needs a list of one array or more, got {xs!r}")
     nodes = coerce(xs, promoted(*xs))
     if axis is None:
@@ -71,7 +71,7 @@ def _cut(x: Node, sizes: Sequence[Size], axis: int) -> list[Node]:
 @composed
 def stack(xs: Sequence[Any], axis: int = 0) -> Node:
     """Arrays of one shape side by side along a new axis."""
-    if isinstance(xs, Node) or not len(xs):
+    if not isinstance(xs, (list, tuple)) or not xs:
         raise ArgumentError(f"needs a list of one array or more, got {xs!r}")
     nodes = coerce(xs, promoted(*xs))
     for node in nodes[1:]:
@@ -88,7 +88,7 @@ def split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
     node = as_node(x)
     axis = normalize_axis(axis, node.ndim)
     size = node.shape[axis]
-    if not isinstance(sections, (int, np.integer)):
+    if isinstance(sections, Iterable) and not isinstance(sections, Node):
         bounds = itertools.pairwise([None, *sections, None])
         return [getitem(node, (slice(None),) * axis + (slice(a, b),)) for a, b in bounds]
     count = _positive(sections, "sections")
@@ -105,7 +105,7 @@ def split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
 @composed
 def array_split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
     """As `split`, but the first pieces are longer by one where the size does not divide."""
-    if not isinstance(sections, (int, np.integer)):
+    if isinstance(sections, Iterable) and not isinstance(sections, Node):
         return split(x, sections, axis)
     node, count = as_node(x), _positive(sections, "sections")
     axis = normalize_axis(axis, node.ndim)
@@ -114,7 +114,7 @@ def array_split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
 
 
 def _positive(value: Any, what: str) -> int:
-    if isinstance(value, bool) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ArgumentError(f"{what} must be a positive integer, got {value!r}")
     return int(value)
 
@@ -207,7 +207,7 @@ def roll(x: Any, shift: Any, axis: int | Sequence[int] | None = None) -> Node:
     node = as_node(x)
     if axis is None:
         return reshape(roll(reshape(node, (-1,)), shift, 0), node.shape)
-    axes = [axis] if isinstance(axis, (int, np.integer)) else list(axis)
+    axes = list(axis) if isinstance(axis, Iterable) else [axis]
     shifts = list(shift) if isinstance(shift, (list, tuple)) else [shift] * len(axes)
     if len(shifts) != len(axes):
         raise ShapeError(f"{len(shifts)} shifts for {len(axes)} axes")

@@ -38,7 +38,8 @@ def as_size(value: Any, label: str = "size") -> Size:
         if value < 0:
             raise ShapeError(f"a size cannot be negative, got {value}")
         return int(value)
-    assert isinstance(value, Dim), value
+    if not isinstance(value, Dim):
+        raise ShapeError(f"a size must be an int, a name, None or a symbolic size, got {value!r}")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,8 +167,8 @@ def ravel(x: Any) -> Node:
 def flatten(x: Any, ndim: int = 1) -> Node:
     """x with its last axes merged so that `ndim` remain: a vector by default (Theano's flatten)."""
     node = as_node(x)
-    if not 1 <= ndim <= max(node.ndim, 1):
-        raise ShapeError(f"{node.type} cannot be flattened to {ndim} axes")
+    if not isinstance(ndim, int) or not 1 <= ndim <= max(node.ndim, 1):
+        raise ShapeError(f"{node.type} cannot be flattened to {ndim!r} axes")
     kept = node.shape[: ndim - 1]
     return reshape(node, (*kept, num_elements(node.shape[ndim - 1 :])))
 
@@ -178,7 +178,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     """x with the source axes moved to the destination places; the others keep their order."""
     node = as_node(x)
     old, new = (
-        [normalize_axis(a, node.ndim) for a in ([axes] if isinstance(axes, int) else axes)]
+        [normalize_axis(a, node.ndim) for a in (axes if isinstance(axes, Iterable) else [axes])]
         for axes in (source, destination)
     )
     if len(old) != len(new) or len(set(old)) != len(old) or len(set(new)) != len(new):

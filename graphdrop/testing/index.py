@@ -292,6 +292,9 @@ def _put(x: Array, ids: Array, value: Any) -> Array:
 CASES += TAKES
 
 
+HALF: Any = 0.5
+
+
 def _x() -> Any:
     return matrix("x", shape=(3, 4))
 
@@ -332,6 +335,8 @@ BAD: list[Bad] = [
     ),
     Bad("diagonal vector", lambda: gather.diagonal(vector("v")), ShapeError, "at least 2 axes"),
     Bad("diagonal axes", lambda: gather.diagonal(_x(), 0, 1, -1), ArgumentError, "two axes"),
+    Bad("diagonal half", lambda: gather.diagonal(_x(), HALF), ArgumentError, "known integer"),
+    Bad("diag half", lambda: gather.diag(vector("v"), HALF), ArgumentError, "known integer"),
     Bad("diag scalar", lambda: gather.diag(1.0), ShapeError, "a vector or a matrix"),
     Bad("nonzero scalar", lambda: brackets.nonzero(1.0), ShapeError, "no positions"),
 ]  # fmt: skip
