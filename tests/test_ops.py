@@ -28,7 +28,7 @@ def test_values(case: Case, optimize: bool) -> None:
 def test_values_with_unknown_sizes(case: Case) -> None:
     if not case.symbolic:
         pytest.skip("needs known sizes")
-    for dtype in case.dtypes:
+    for dtype in {case.dtypes[0], case.dtypes[-1]}:  # sizes and dtypes do not meet
         runner.check_values(case, dtype, symbolic=True)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError
-from ..graph import Node
-from ..op import Op, VjpRule, as_node, composed, constant_value, op, promoted
+from ..errors import ArgumentError, DTypeError, GraphdropError
+from ..graph import Node, current_origin
+from ..op import Op, VjpRule, as_node, composed, constant_value, explain, op, promoted
 from ..types import TensorType, as_dtype, broadcast_shapes
 
 _BOOL = np.dtype(bool)
@@ -122,7 +122,10 @@ def cast(x: Any, dtype: Any) -> Node:
     """`x` as `dtype`; the node itself when it already is."""
     if isinstance(x, Node) and x.dtype is dtype:
         return x  # what nearly all calls come to
-    node, dtype = as_node(x), as_dtype(dtype)
+    try:
+        node, dtype = as_node(x), as_dtype(dtype)
+    except GraphdropError as error:
+        raise explain("cast", error, (x, dtype), current_origin()) from None
     return node if node.dtype == dtype else _cast.make((node,), {"dtype": dtype})
 
 

@@ -13,7 +13,7 @@ import scipy.special
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ops import activation
 from ..ops import elementwise as e
-from ..ops.leaf import imatrix, ivector, matrix, tensor, vector
+from ..ops.leaf import custom_gradient, imatrix, ivector, matrix, tensor, vector
 from .table import (
     ALL,
     BOOL,
@@ -160,6 +160,9 @@ UNARY: list[Case] = [
     Case("invert", lambda x: ~x, lambda x: ~x, unary(), INTEGERS + BOOL, ulp=0),
     Case("stop_gradient", e.stop_gradient, lambda x: x, unary(), ALL, ("stop_gradient",), wrt=(),
          ulp=0, torch=lambda x: x.detach()),
+    Case("custom_gradient",
+         lambda x: custom_gradient(e.sin(x), [x], lambda g, y, x: (g * e.cos(x),)), np.sin,
+         unary(), FLOATS, ("override_gradient",), torch=torch("sin")),
     Case("isnan", e.isnan, np.isnan, unary(), ALL, ("isnan",), wrt=(), torch=torch("isnan")),
     Case("isinf", e.isinf, np.isinf, unary(), ALL, ("isinf",), wrt=(), torch=torch("isinf")),
     Case("isfinite", e.isfinite, np.isfinite, unary(), ALL, ("isfinite",), wrt=(),
