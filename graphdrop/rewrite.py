@@ -322,51 +322,60 @@ class _Pass:
         self.limit = FIRES_AT_LEAST + FIRES_PER_NODE * len(order)
         for node in order:
             if node not in self.settled:
-                new = self._step(node)
-                if new is node:
-                    self._keep(node)
-                else:
-                    self.pending[node] = new
-                    self._settle(node)
+                self._visit(node)
+                self._settle(node)
         return [self.settled[n] for n in outputs]
 
-    def _keep(self, node: Node) -> None:
-        self.settled[node] = node
-        self.heads[node] = self.index.head(node)
-
     def _settle(self, root: Node) -> None:
+        """Settle a node, and before it what it depends on and what it becomes."""
         settled, pending = self.settled, self.pending
         stack = [root]
         while stack:
             node = stack[-1]
             if node in settled:
                 stack.pop()
-            elif node in pending and pending[node] in settled:
-                settled[node] = settled[pending.pop(node)]
-                stack.pop()
             elif node in pending:
-                stack.append(pending[node])
+                if pending[node] in settled:
+                    settled[node] = settled[pending.pop(node)]
+                else:
+                    stack.append(pending[node])
             elif missing := [d for d in node.dependencies if d not in settled]:
-                self._require_progress(node, missing)
+                if any(d in pending for d in missing):
+                    raise self._endless()  # it waits for what it will itself become
                 stack.extend(reversed(missing))
             else:
-                new = self._step(node)
-                if new is node:
-                    self._keep(node)
-                    stack.pop()
-                else:
-                    self._require_progress(node, [new])
-                    pending[node] = new
+                self._visit(node)
 
-    def _step(self, node: Node) -> Node:
-        """The node on its settled operands, or if it has them, what the first rule makes of it."""
+    def _visit(self, node: Node) -> None:
+        """Settle a node whose dependencies are settled, or find what it becomes."""
+        current = self._rebuilt(node)
+        if current in self.pending:
+            raise self._endless()
+        if current not in self.settled:
+            new = self._fire(current)
+            if new is current:
+                self.settled[current] = current
+                self.heads[current] = self.index.head(current)
+            elif new in self.pending:
+                raise self._endless()
+            else:
+                self.pending[current] = new
+        if current is not node:
+            self.pending[node] = current
+
+    def _rebuilt(self, node: Node) -> Node:
         settled = self.settled
-        if node.size_inputs or any(settled[i] is not i for i in node.inputs):
-            new = rebuild(node, settled, self.sizes)
-            if new is not node:
-                return new
-            if node.size_inputs and node.checks:
-                return node  # sizes that are values are checked where the node is computed
+        if node.size_inputs:
+            return rebuild(node, settled, self.sizes)
+        for i in node.inputs:
+            if settled[i] is not i:
+                return rebuild(node, settled, self.sizes)
+        return node
+
+    def _fire(self, node: Node) -> Node:
+        """What the first rule that fires makes of a node; the node itself if none does."""
+        if node.size_inputs and node.checks:
+            return node  # sizes that are values are checked where the node is computed
         for candidate, pattern in self.index.candidates(node, self.heads):
             found = candidate.apply(node, pattern)
             if found is not None and found is not node:
@@ -383,11 +392,6 @@ class _Pass:
         self.trace.append(Fired(self.phase, fired.name, before, after, before.origin))
         self.fired += 1
         if self.fired > self.limit:
-            raise self._endless()
-
-    def _require_progress(self, node: Node, needed: Sequence[Node]) -> None:
-        """A node that waits for what it will itself become would wait for ever."""
-        if any(n in self.pending or n is node for n in needed):
             raise self._endless()
 
     def _endless(self) -> RewriteError:
