@@ -144,12 +144,17 @@ print(*sys.modules)
 
 
 def test_import_is_fast() -> None:
-    """At most 0.25 s of processor time more than NumPy's own import."""
+    """At most 0.25 s more than NumPy's own import, which takes about 0.1 s itself."""
     program = """
-import time, numpy
+import time
 start = time.process_time()
+import numpy
+middle = time.process_time()
 import graphdrop
-print(time.process_time() - start)
+print(middle - start, time.process_time() - middle)
 """
-    # processor time, and the least of several: other work on the machine only adds
-    assert min(float(python(program)) for _ in range(5)) < 0.25
+    # processor time, and the least of several, as other work on the machine only adds; NumPy's
+    # own import is the measure of a machine that is slow, or busy all along
+    runs = [tuple(map(float, python(program).split())) for _ in range(5)]
+    numpys, ours = (min(column) for column in zip(*runs, strict=True))
+    assert ours < max(0.25, 2.5 * numpys)

@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
-from .picture import picture_of
-from .scene import scene_of
-from .svg import html_text, svg_text
 
 SUFFIXES = (".svg", ".html", ".png")
 
@@ -38,6 +35,11 @@ def draw(
         raise ArgumentError(
             f"cannot draw to {str(path)!r}: the name must end in {', '.join(SUFFIXES)}"
         )
+    # only now, so that `import graphdrop` stays fast
+    from .picture import picture_of
+    from .scene import scene_of
+    from .svg import html_text, svg_text
+
     picture = picture_of(obj, what=what, forward=forward, collapse=collapse, limit=limit)
     scene = scene_of(picture)
     match target.suffix.lower():

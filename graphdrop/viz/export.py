@@ -7,7 +7,6 @@ from typing import Any
 from .. import printing
 from ..errors import DependencyError
 from ..graph import Node, format_origin, toposort
-from .picture import forward_part, part_of
 
 
 def to_networkx(obj: Any, *, what: str = "graph", forward: Any = None) -> Any:
@@ -33,6 +32,8 @@ def to_networkx(obj: Any, *, what: str = "graph", forward: Any = None) -> Any:
         raise DependencyError(
             "to_networkx needs networkx; install it with: pip install 'graphdrop[viz]'"
         ) from None
+    from .picture import forward_part, part_of  # only now, so that `import graphdrop` stays fast
+
     roots = printing.roots_of(obj, what)
     part = forward_part(roots, forward)
     order = toposort(r.node for r in roots)

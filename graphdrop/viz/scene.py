@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from .layout import Point, layered
-from .picture import GRADIENT, Box, Picture
+from .picture import GRADIENT, LEAVES, Box, Picture
 
 MARGIN = 28.0
 TITLE, SMALL = 13.0, 10.5  # sizes of letters
@@ -137,9 +137,7 @@ def _letter(c: str) -> float:
 def scene_of(picture: Picture) -> Scene:
     """Shapes for a picture: title and legend on top, the graph below, centred."""
     sizes = [_size(box) for box in picture.boxes]
-    # the forward part is the spine that a reader looks for
-    weights = [1.0 if picture.boxes[b].part == GRADIENT else 4.0 for _, b in picture.arrows]
-    layout = layered(sizes, picture.arrows, weights)
+    layout = layered(sizes, picture.arrows, [_weight(picture, *a) for a in picture.arrows])
     marks, legend_width, top = _heading(picture, max(layout.width, 560.0))
     width = max(layout.width, legend_width) + 2 * MARGIN
     left = (width - layout.width) / 2
@@ -150,6 +148,13 @@ def scene_of(picture: Picture) -> Scene:
     for box, size, (x, y) in zip(picture.boxes, sizes, layout.centres, strict=True):
         scene.groups.append(_group(box, size, x + left, y + top))
     return scene
+
+
+def _weight(picture: Picture, start: int, end: int) -> float:
+    """How straight an arrow should be: the forward computation is the spine a reader looks for."""
+    if picture.boxes[start].kind in LEAVES:
+        return 0.2
+    return 1.0 if picture.boxes[end].part == GRADIENT else 4.0
 
 
 def _size(box: Box) -> Point:
