@@ -90,6 +90,13 @@ def test_sizes_from_values() -> None:
         same(f(a, b), (*wanted, np.arange(a, b, -2)))
 
 
+def test_negative_sizes_from_values() -> None:
+    n = gd.lscalar("n")
+    f = gd.function([n], gd.zeros((n, 2)))
+    with pytest.raises(ShapeError, match=r"negative(?s:.*)built at .*test_shape_ops\.py"):
+        f(-1)
+
+
 def test_a_size_in_givens_reaches_what_is_made_of_it() -> None:
     x = gd.vector("x", shape=("n",))
     f = gd.function([], gd.arange(x.shape[0]) + gd.zeros(x.shape, "int64"), givens={x: f32(3)})

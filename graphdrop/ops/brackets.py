@@ -23,11 +23,12 @@ from ..graph import Node
 from ..op import as_node, composed, constant_value, op, split
 from ..op import size as size_op
 from ..substitute import size_of_value
-from ..types import Dim, Shape, Size, TensorType, TupleType, max_size, min_size, unify
+from ..types import Dim, Size, TensorType, TupleType, max_size, min_size
 from .create import as_bound, span
 from .elementwise import cast, less, maximum, minimum, where
 from .leaf import as_size
 from .reduce import sum as sum_of
+from .shape import specify_shape
 
 Entry: TypeAlias = "Size | tuple[Size, int, Size] | str"
 Index: TypeAlias = "tuple[Entry, ...]"
@@ -92,7 +93,8 @@ def _expand(x: Node, items: list[Any]) -> Iterator[Any]:
             axis += x.ndim - used
             continue
         if isinstance(item, Node) and item.tensor_type.is_bool:
-            yield from _where_true(item, x.shape[axis : axis + n])
+            shape = x.shape[axis : axis + n]
+            yield from _where_true(item if item.shape == shape else specify_shape(item, shape))
         else:
             yield item
         axis += 0 if item is None else n
@@ -178,26 +180,20 @@ def _clipped(bound: Any, size: Size, step: int) -> Node:
 
 # masks ------------------------------------------------------------------------------------------
 @op(name="nonzero")
-def _nonzero(x: TensorType, *, count: Size, shape: Shape) -> TupleType:
-    """Where x holds, in C order: one vector of positions for every axis.
-
-    count  how many there are
-    shape  what x's shape must be
-    """
-    for a, b in zip(x.shape, shape, strict=True):
-        unify(a, b, "the mask's size and that of the axis it indexes,")
+def _nonzero(x: TensorType, *, count: Size) -> TupleType:
+    """Where x holds, in C order: one vector of positions for every axis; `count` of them."""
     return TupleType((TensorType(np.dtype(np.int64), (count,)),) * x.ndim)
 
 
 @_nonzero.vjp
-def _(g: Any, y: Any, x: Node, *, count: Size, shape: Shape) -> Sequence[Node | None]:
+def _(g: Any, y: Any, x: Node, *, count: Size) -> Sequence[Node | None]:
     return (None,)
 
 
-def _where_true(mask: Node, shape: Shape) -> tuple[Node, ...]:
+def _where_true(mask: Node) -> tuple[Node, ...]:
     known = constant_value(mask)
     count = as_size(sum_of(mask)) if known is None else int(known.sum())
-    return split(_nonzero.make((mask,), {"count": count, "shape": shape}))
+    return split(_nonzero.make((mask,), {"count": count}))
 
 
 @composed
@@ -206,4 +202,4 @@ def nonzero(x: Any) -> tuple[Node, ...]:
     node = as_node(x)
     if not node.ndim:
         raise ShapeError("a scalar has no positions; use x != 0")
-    return _where_true(cast(node, bool), node.shape)
+    return _where_true(cast(node, bool))

@@ -94,10 +94,15 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Node:
     others = [a for a in range(node.ndim) if a not in (first, second)]
     node = transpose(node, (*others, first, second))
     rows, columns = node.shape[-2:]
-    down, right = max(-offset, 0), max(offset, 0)
+    down, right = max(-int(offset), 0), max(int(offset), 0)
     count = max_size(min_size(rows - down, columns - right), 0)
+    return getitem(node, (..., _counted(down, count), _counted(right, count)))
+
+
+def _counted(start: int, count: Size) -> Node:
+    """start, start + 1, ..., `count` of them."""
     along = iota.make((), {"size": count})
-    return getitem(node, (..., along + down, along + right))
+    return along + start if start else along
 
 
 @composed
@@ -111,6 +116,5 @@ def diag(x: Any, k: int = 0) -> Node:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise ArgumentError(f"k must be a known integer, got {k!r}")
     n = node.shape[0] + abs(int(k))
-    along = iota.make((), {"size": node.shape[0]})
-    square = zeros((n, n), node.dtype)
-    return set_subtensor(getitem(square, (along + max(-k, 0), along + max(k, 0))), node)
+    along = (_counted(max(-k, 0), node.shape[0]), _counted(max(k, 0), node.shape[0]))
+    return set_subtensor(getitem(zeros((n, n), node.dtype), along), node)

@@ -152,7 +152,7 @@ def _distinct(ids: Sequence[Node]) -> bool:
         return True
     if all(i.op is get and i.inputs[0].op is _nonzero for i in ids):
         return True
-    return len(shape) == 1 and any(i.op is iota for i in ids)
+    return any(i.op is iota and i.shape == shape for i in ids)
 
 
 def _last_writer(x: Node, value: Node, ids: Sequence[Node], index: Index) -> Node:

@@ -28,7 +28,7 @@ from .gather import integers, take
 from .index import _subtensor, getitem, set_subtensor, window
 from .leaf import as_size
 from .reduce import sum as sum_of
-from .shape import broadcast_to, expand_dims, reshape
+from .shape import broadcast_to, expand_dims, reshape, specify_shape
 from .sort import searchsorted
 
 
@@ -98,8 +98,7 @@ def split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
         )
     each = floordiv(size, count)
     shape = (*node.shape[:axis], each * count, *node.shape[axis + 1 :])
-    # where the size is only known at the call, this reshape checks that it divides
-    return _cut(reshape(node, shape), [each] * count, axis)
+    return _cut(specify_shape(node, shape), [each] * count, axis)
 
 
 @composed

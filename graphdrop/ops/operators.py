@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import GraphError
 from ..graph import Node
 from ..op import as_node
 from ..types import Dim
@@ -174,6 +175,11 @@ class Operators:
 
     def __getitem__(self, key: Any) -> Node:
         return index.getitem(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise GraphError(
+            f"{self!r} cannot be changed; make a new value: x = x[key].set(value), or .inc(value)"
+        )
 
     def set(self, value: Any) -> Node:
         """The array of which this is a part, with `value` in its place: x[1:].set(0)."""

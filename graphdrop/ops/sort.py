@@ -15,7 +15,7 @@ from .elementwise import coerce
 from .gather import take_along_axis
 from .index import window
 from .leaf import as_size
-from .shape import reshape
+from .shape import reshape, specify_shape
 
 Prepared = tuple[list[Node], dict[str, Any]]
 
@@ -82,8 +82,7 @@ def top_k(x: Any, k: Any, axis: int = -1) -> tuple[Node, Node]:
         raise ShapeError(f"the {count} largest of {size} elements do not exist")
     order = argsort(node, along, descending=True)
     ids = window(order, along, 0, min_size(count, size))
-    # where a size is only known at the call, this reshape checks that there are enough
-    ids = reshape(ids, (*order.shape[:along], count, *order.shape[along + 1 :]))
+    ids = specify_shape(ids, (*order.shape[:along], count, *order.shape[along + 1 :]))
     return take_along_axis(node, ids, along), ids
 
 

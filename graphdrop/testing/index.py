@@ -219,8 +219,11 @@ CASES += RUN_TIME
 
 
 def along(axis: int) -> list[Sample]:
+    """Operands and positions of sizes that broadcast along the other axis."""
     shapes = [(3, 4), (3, 1), (1, 4)] if axis == 1 else [(3, 4), (1, 4)]
-    return [positions((3, 4), (-3, 3, s)) for s in shapes] + [positions((3, 0), (0, 3, (3, 0)))]
+    wide = positions((1, 4), (-4, 4, (3, 2))) if axis == 1 else positions((3, 1), (-3, 3, (2, 4)))
+    empty = positions((3, 0), (0, 3, (3, 0)))
+    return [*(positions((3, 4), (-3, 3, s)) for s in shapes), wide, empty]
 
 
 TAKES: list[Case] = [

@@ -86,7 +86,7 @@ def scatter_set(x: Array, value: Array, *ids: Array, index: Index) -> Array:
     return y
 
 
-def nonzero(x: Array, *, count: int, shape: tuple[int, ...]) -> tuple[Array, ...]:
+def nonzero(x: Array, *, count: int) -> tuple[Array, ...]:
     return tuple(np.ascontiguousarray(places) for places in np.nonzero(x))
 
 
