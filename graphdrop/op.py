@@ -98,7 +98,17 @@ class Op:
                 operands = [as_node(a) for a in args]
         except GraphdropError as error:
             raise self._explain(error, args) from None
+        except TypeError:
+            self._check_arguments(args, params)
+            raise
         return self.make(tuple(operands), params)
+
+    def _check_arguments(self, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+        """Raise if a call does not fit the signature, in words about the operation."""
+        try:
+            inspect.signature(self.prepare_rule or self.rule).bind(*args, **params)
+        except TypeError as error:
+            raise self._explain(ArgumentError(str(error)), args) from None
 
     def make(self, inputs: tuple[Node, ...], params: dict[str, Any] | None = None) -> Node:
         """The node for operands and params that are already in canonical form."""

@@ -361,12 +361,33 @@ def predicate(name: str, arity: int, operands: DTypeRule = same, doc: str = "") 
     )
 
 
-equal: Op = predicate("equal", 2, doc="a == b elementwise (== on nodes is identity).")
-not_equal: Op = predicate("not_equal", 2, doc="a != b elementwise.")
-less: Op = predicate("less", 2, doc="a < b.")
-less_equal: Op = predicate("less_equal", 2, doc="a <= b.")
-greater: Op = predicate("greater", 2, doc="a > b.")
-greater_equal: Op = predicate("greater_equal", 2, doc="a >= b.")
+def comparison(name: str, doc: str) -> Op:
+    """Declare a comparison; as in NumPy, a Python int may be outside the range of an array's."""
+    made = predicate(name, 2, doc=doc)
+
+    def prepare(a: Any, b: Any) -> tuple[list[Node], dict[str, Any]]:
+        dtype = promoted(a, b)
+        values = [_beyond(v, dtype) for v in (a, b)] if dtype.kind in "iu" else [a, b]
+        return coerce(values, promoted(*values)), {}
+
+    made.prepare(prepare)
+    return made
+
+
+def _beyond(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A Python int that `dtype` cannot hold as an infinity, which compares the same."""
+    if isinstance(value, int):
+        range_ = np.iinfo(dtype)
+        return value if range_.min <= value <= range_.max else math.copysign(math.inf, value)
+    return value
+
+
+equal: Op = comparison("equal", "a == b elementwise (== on nodes is identity).")
+not_equal: Op = comparison("not_equal", "a != b elementwise.")
+less: Op = comparison("less", "a < b.")
+less_equal: Op = comparison("less_equal", "a <= b.")
+greater: Op = comparison("greater", "a > b.")
+greater_equal: Op = comparison("greater_equal", "a >= b.")
 logical_and: Op = predicate("logical_and", 2, to_bool, doc="a and b, as bools.")
 logical_or: Op = predicate("logical_or", 2, to_bool, doc="a or b, as bools.")
 logical_xor: Op = predicate("logical_xor", 2, to_bool, doc="a xor b, as bools.")
