@@ -53,7 +53,7 @@ class BackendError(GraphdropError, RuntimeError):
 
 
 class RewriteError(GraphdropError, RuntimeError):
-    """A rewrite rule broke its contract: another type, or no end.  A mistake of the rule's author."""
+    """A rewrite rule broke its contract: it made another type, or rules do not end."""
 
 
 class NanError(GraphdropError, ArithmeticError):
