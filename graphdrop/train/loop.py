@@ -17,6 +17,8 @@ from .history import History
 from .progress import Interrupt, Progress
 from .state import Position, Stopping, Store
 
+ROWS = 256  # per batch where nothing is trained: enough to be fast, few enough to fit
+
 Validate: TypeAlias = "Callable[[], Any] | tuple[Any, Any] | None"
 # called after every epoch; a true result ends the training
 Callback: TypeAlias = Callable[[History], Any]
@@ -52,8 +54,8 @@ def fit(
     batch_size, shuffle, seed, drop_last
                       for arrays: rows per batch; whether epoch e visits them in the order
                       `train.order(rows, seed, e)`; whether a smaller last batch is left out
-    validate          what to evaluate after every epoch: a pair (function, data), averaged over
-                      the rows, or a callable without arguments; recorded as "val_loss" etc.
+    validate          what to evaluate after every epoch: a pair (function, data), as `evaluate`
+                      does, or a callable without arguments; recorded as "val_loss" etc.
     early_stopping    stop after so many epochs in which `monitor` ("val_loss", or "loss" without
                       validation) has not improved; mode is "min" or "max"
     restore_best      with early_stopping: at the end, put back the shared values of the best epoch
@@ -81,7 +83,7 @@ def fit(
     targets = _targets(step, validate, state, needed=keep or checkpoint is not None)
     settings = {**batches.settings(), "monitor": monitor, "mode": mode, "restore_best": keep}
     run = _Run(
-        step, batches, _validator(validate, batch_size), Stopping(monitor, mode, patience, keep),
+        step, batches, _validator(validate), Stopping(monitor, mode, patience, keep),
         Store(checkpoint, targets, settings), every, callbacks,
     )  # fmt: skip
     if resume and run.store.exists():
@@ -97,7 +99,7 @@ def fit(
     return run.history
 
 
-def evaluate(function: Callable[..., Any], data: Any, batch_size: int = 256) -> dict[str, float]:
+def evaluate(function: Callable[..., Any], data: Any, batch_size: int = ROWS) -> dict[str, float]:
     """The mean of what `function` returns (a scalar, or a dict of scalars) over the rows of data.
 
     data  as for `fit`; batches are taken in order.  A scalar is called "loss".
@@ -211,14 +213,14 @@ def _targets(step: Any, validate: Any, state: Any, *, needed: bool) -> Targets:
     return collect([*objects, *([] if state is None else [state])])
 
 
-def _validator(validate: Validate, batch_size: int) -> Callable[[], dict[str, float]] | None:
+def _validator(validate: Validate) -> Callable[[], dict[str, float]] | None:
     if validate is None:
         return None
     if isinstance(validate, tuple):
         if len(validate) != 2 or not callable(validate[0]):
             raise ArgumentError("validate must be a pair (function, data), or a callable")
         function, data = validate
-        batches = as_batches(data, batch_size, shuffle=False, seed=0, drop_last=False)
+        batches = as_batches(data, ROWS, shuffle=False, seed=0, drop_last=False)
         return lambda: _evaluate(function, batches)
     if not callable(validate):
         raise ArgumentError(
