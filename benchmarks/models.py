@@ -50,8 +50,8 @@ def blobs(model: Model, c: Any) -> Callable[[], Any]:
     w, h = model.w, model.d["x"]
     for i in range(c.layers):
         h = model.drop(gd.relu(h @ w[f"W{i}"] + w[f"b{i}"]), c.rate_hid)
-    logits = (h @ w[f"W{c.layers}"] + w[f"b{c.layers}"])[:, 0]
-    loss = nn.sigmoid_cross_entropy(logits, model.d["y"]).mean()
+    logits = h @ w[f"W{c.layers}"] + w[f"b{c.layers}"]
+    loss = nn.sigmoid_cross_entropy(logits, model.d["y"].reshape(-1, 1)).mean()
     updates = optim.adam(loss, list(w.values()), lr=c.lr, beta1=c.beta1, beta2=c.beta2, eps=c.eps)
     return model.step(loss, updates)
 

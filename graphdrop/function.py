@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -112,6 +111,9 @@ class Function:
         self.trace = Trace()
         if optimize:
             targets, self.trace = rewrite(targets)
+        # updates whose sizes are known at the call only
+        changed = enumerate(zip(self.updated, targets[len(results) :], strict=True))
+        self._unsure = [i for i, (old, new) in changed if old.shape != new.shape]
         keys = [s.key for s in self.streams]
         self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
         self.executable: Executable = chosen.compile(self.graph)
@@ -157,9 +159,11 @@ class Function:
     # ---- calling
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
-        with ExitStack() as held:
+        held: list[Shared] = []
+        try:
             for variable in self.updated_order:
-                held.enter_context(variable.lock)
+                variable.lock.acquire()
+                held.append(variable)
             with _swap:
                 arrays += [s.array for s in self.shared]
             arrays += self._keys(arrays, sizes)
@@ -170,6 +174,9 @@ class Function:
             self._last_sizes = sizes
             if self.updated:
                 self._commit(results)
+        finally:
+            for variable in held:
+                variable.lock.release()
         count = len(results) - len(self.updated)
         return tree.unflatten(self.structure, results[:count])
 
@@ -191,14 +198,15 @@ class Function:
 
     def _commit(self, results: list[Any]) -> None:
         new = results[len(results) - len(self.updated) :]
-        for variable, array in zip(self.updated, new, strict=True):
+        for i in self._unsure:
+            variable, array = self.updated[i], new[i]
             if array.shape != variable.shape:
                 raise ShapeError(
                     f"the update of {variable!r} gave shape {array.shape}; nothing was updated"
                 )
         with _swap:
             for variable, array in zip(self.updated, new, strict=True):
-                variable.replace(array)
+                variable.array = array
 
     # ---- looking inside
     def mask(

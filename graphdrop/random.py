@@ -48,15 +48,14 @@ def words(
     """
     if count == 0:
         return np.empty(0, np.uint64)
-    try:
-        generator = _local.generator
-    except AttributeError:
-        generator = _local.generator = np.random.Philox(key=0)
-        _local.state = generator.state
+    if not hasattr(_local, "generator"):
+        _local.generator = np.random.Philox(key=0)
+        _local.state = _local.generator.state
     # setting the state of one generator is 8 times cheaper than making another
-    state = _local.state
-    state["state"]["key"][:] = seed, site
-    state["state"]["counter"][:] = 0, call, step, example
+    generator, state = _local.generator, _local.state
+    key, counter = state["state"]["key"], state["state"]["counter"]
+    key[0], key[1] = seed, site  # element by element: a list would go through float64
+    counter[1], counter[2], counter[3] = call, step, example
     generator.state = state
     raw: np.ndarray[Any, np.dtype[np.uint64]] = generator.random_raw(count)
     return raw
@@ -74,7 +73,7 @@ def lanes(
 
     `example` is 0, or a vector of 1 + id for every row; then each row counts its own blocks.
     """
-    seed, call = (int(k) for k in key)
+    seed, call = key.tolist()
     if np.ndim(example) == 0:
         return _lanes(seed, site, call, int(step), int(example), shape, dtype)
     if np.min(example, initial=1) < 1:

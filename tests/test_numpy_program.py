@@ -108,7 +108,7 @@ def test_values_are_dropped_after_their_last_use() -> None:
 def test_elementwise_results_overwrite_dying_operands() -> None:
     x = gd.vector("x", shape=(8,))
     program = NumpyProgram(Graph((x,), ((x * 2 + 1).sum() * 3,), ()))
-    reused = {node.op.name for node, _, reuse, _ in program.calls if reuse >= 0}
+    reused = {call.node.op.name for call in program.calls if call.reuse >= 0}
     assert reused == {"add"}  # x itself is the caller's; x * 2 dies in the sum
 
 

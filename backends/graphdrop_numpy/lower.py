@@ -9,7 +9,7 @@ import numpy as np
 from graphdrop.graph import Node, origin_scope, toposort
 from graphdrop.op import constant, constant_value
 from graphdrop.ops import random as draws
-from graphdrop.ops.elementwise import cast, where
+from graphdrop.ops.elementwise import cast, logical_and, where
 from graphdrop.random import kept_scale
 from graphdrop.substitute import rebuild
 
@@ -25,9 +25,11 @@ def lower(outputs: Sequence[Node]) -> list[Node]:
     done: dict[Node, Node] = {}
     for node in order:
         new = rebuild(node, done, {})
-        if new.op is draws.dropout:
-            with origin_scope(node.origin):
+        with origin_scope(node.origin):
+            if new.op is draws.dropout:
                 new = _mask_apart(new)
+            elif new.op is where:
+                new = _choose_once(new)
         done[node] = new
     return [done[node] for node in outputs]
 
@@ -46,3 +48,11 @@ def _mask_apart(node: Node) -> Node:
         scale = constant(np.asarray(kept_scale(int(steps)), wide))
         x = cast(cast(x, wide) * scale, x.dtype)
     return where(keep, x, constant(np.zeros((), x.dtype)))
+
+
+def _choose_once(node: Node) -> Node:
+    """where(a, where(b, x, 0), 0) as where(a and b, x, 0): what a dropped relu's gradient is."""
+    a, inner, other = node.inputs
+    if inner.op is where and inner.inputs[2] is other and inner.inputs[0].type == a.type:
+        return where(logical_and(a, inner.inputs[0]), inner.inputs[1], other)
+    return node

@@ -1,15 +1,17 @@
 """A graph as a flat list of NumPy calls, prepared once and run in order.
 
-A value lives in a numbered slot and is dropped after its last use.  An elementwise result is
-written over an operand that dies there.  Sizes are put into the calls once for every set of sizes.
+The list is the text of a Python function, one call a line (`NumpyProgram.text`): the quickest loop
+that Python has.  A value is dropped after its last use, and an elementwise result is written over
+an operand that dies there.  Sizes are put into the calls once for every set of sizes.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,9 +27,20 @@ from graphdrop.types import Atom, evaluate
 from .lower import lower
 from .rules import RULES
 
-# (function, operand slots, result slot, slot to write over or -1, slots dead afterwards)
-Call = tuple[Callable[..., Any], tuple[int, ...], int, int, tuple[int, ...]]
-PLANS_KEPT = 64  # prepared call lists for the last so many sets of sizes
+Function = Callable[..., Any]
+FIRST_LINE = 3  # of the program's text that is a step
+PLANS_KEPT = 64  # prepared calls for the last so many sets of sizes
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step: `rule of node` on some slots, written over the slot `reuse` unless that is -1."""
+
+    node: Node
+    operands: tuple[int, ...]
+    result: int
+    reuse: int
+    dead: tuple[int, ...]  # slots that are not read again
 
 
 class NumpyProgram:
@@ -42,13 +55,14 @@ class NumpyProgram:
             n: i for i, n in enumerate([*graph.inputs, *(o for o in order if o not in leaves)])
         }
         self.inputs = len(graph.inputs)
-        self.constants = [(self.slot[n], c) for n in order if (c := constant_value(n)) is not None]
+        self.constants = {self.slot[n]: c for n in order if (c := constant_value(n)) is not None}
         self.nodes = [n for n in order if n not in leaves and constant_value(n) is None]
         self.outputs = [self.slot[n] for n in graph.outputs]
         self.storage = _storage(order)
         self.copied = self._aliased_outputs(graph, leaves)
         self.calls = self._schedule(graph)
-        self._plans: OrderedDict[tuple[int, ...], list[Call]] = OrderedDict()
+        self._run = self._compile()
+        self._plans: OrderedDict[tuple[int, ...], list[Function]] = OrderedDict()
 
     # ---- preparation
     def _aliased_outputs(self, graph: Graph, leaves: set[Node]) -> list[bool]:
@@ -66,95 +80,100 @@ class NumpyProgram:
             seen.add(root)
         return copied
 
-    def _schedule(self, graph: Graph) -> list[tuple[Node, tuple[int, ...], int, tuple[int, ...]]]:
-        """For every node: operand slots, the slot it may overwrite, the slots that die."""
-        last: dict[int, int] = {}
-        busy: dict[Node, int] = {}  # storage -> the last step that reads it
-        operands = [tuple(self.slot[d] for d in n.dependencies) for n in self.nodes]
+    def _schedule(self, graph: Graph) -> list[Call]:
+        last: dict[int, int] = {}  # slot -> the last step that reads it
+        busy: dict[Node, int] = {}  # storage -> the same
         for step, node in enumerate(self.nodes):
             for dependency in node.dependencies:
                 last[self.slot[dependency]] = step
                 busy[self.storage[dependency]] = step
-        kept = set(self.outputs)
         for node in graph.outputs:
-            busy[self.storage[node]] = len(self.nodes)
+            last[self.slot[node]] = busy[self.storage[node]] = len(self.nodes)
         computed = set(self.nodes)
+
+        def dies(node: Node, step: int) -> bool:
+            owns = self.storage[node] is node and node in computed
+            return owns and busy[node] == step
+
         calls = []
-        for step, (node, slots) in enumerate(zip(self.nodes, operands, strict=True)):
-            reuse = next(
-                (
-                    self.slot[i]
-                    for i in node.inputs
-                    if _can_overwrite(node, i)
-                    and i in computed
-                    and self.storage[i] is i
-                    and busy[i] == step
-                ),
-                -1,
-            )
-            dead = tuple({s for s in slots if last[s] == step and s not in kept})
-            calls.append((node, slots, reuse, dead))
+        for step, node in enumerate(self.nodes):
+            slots = tuple(self.slot[d] for d in node.dependencies)
+            over = (i for i in node.inputs if _can_overwrite(node, i) and dies(i, step))
+            reuse = next((self.slot[i] for i in over), -1)
+            dead = tuple(dict.fromkeys(s for s in slots if last[s] == step))
+            calls.append(Call(node, slots, self.slot[node], reuse, dead))
         return calls
 
-    def _plan(self, sizes: tuple[int, ...]) -> list[Call]:
+    def text(self) -> str:
+        """The program as Python: `a` are the inputs' arrays, `f` the prepared functions.
+
+        Step k is on line FIRST_LINE + k.  Nothing in it comes from names.
+        """
+        names = [f"c{s}" if s in self.constants else f"v{s}" for s in range(len(self.slot))]
+        inputs = "".join(f"{names[s]}, " for s in range(self.inputs))
+        lines = ["def run(a, f):", f"    {inputs}= a" if inputs else "    pass"]
+        for k, call in enumerate(self.calls):
+            given = [names[s] for s in call.operands]
+            if call.reuse >= 0:
+                given.append(f"out={names[call.reuse]}")
+            forget = "".join(f"; {names[s]} = None" for s in call.dead if s not in self.constants)
+            lines.append(f"    {names[call.result]} = f[{k}]({', '.join(given)}){forget}")
+        found = zip(self.outputs, self.copied, strict=True)
+        results = [f"{'array' if copy else 'asarray'}({names[s]})" for s, copy in found]
+        return "\n".join([*lines, f"    return [{', '.join(results)}]"])
+
+    def _compile(self) -> Callable[[list[Any], list[Function]], list[Any]]:
+        scope: dict[str, Any] = {f"c{s}": array for s, array in self.constants.items()}
+        scope.update(array=np.array, asarray=np.asarray)
+        exec(compile(self.text(), "<numpy program>", "exec"), scope)
+        run: Callable[[list[Any], list[Function]], list[Any]] = scope["run"]
+        return run
+
+    def _plan(self, sizes: tuple[int, ...]) -> list[Function]:
+        """The function of every step, with numbers for its sizes."""
         plan = self._plans.get(sizes)
         if plan is None:
             known = dict(zip(self.atoms, sizes, strict=True))
-            plan = [
-                (_prepare(node, known), slots, self.slot[node], reuse, dead)
-                for node, slots, reuse, dead in self.calls
-            ]
-            self._plans[sizes] = plan
+            plan = self._plans[sizes] = [_prepare(call.node, known) for call in self.calls]
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return plan
 
     # ---- running
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
-        values = self._values(arrays)
-        plan, result = self._plan(sizes), -1
+        plan = self._plan(sizes)
         try:
             with np.errstate(all="ignore"):
-                for function, slots, result, reuse, dead in plan:
-                    operands = [values[s] for s in slots]
-                    if reuse < 0:
-                        values[result] = function(*operands)
-                    else:
-                        values[result] = function(*operands, out=values[reuse])
-                    for s in dead:
-                        values[s] = None
+                return self._run(arrays, plan)
         except GraphdropError as error:
-            node = next(n for n in self.nodes if self.slot[n] == result)
-            raise explain(node.op.name, error, node.inputs, node.origin) from None
-        return self._results(values)
+            raise self._explained(error) from None
+
+    def _explained(self, error: GraphdropError) -> GraphdropError:
+        """The error of a rule, naming the operation and the user's line."""
+        frames = traceback.walk_tb(error.__traceback__)
+        line = next(line for f, line in frames if f.f_code is self._run.__code__)
+        node = self.calls[line - FIRST_LINE].node
+        return explain(node.op.name, error, node.inputs, node.origin)
 
     def observe(
         self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None]
     ) -> list[Any]:
-        values = self._values(arrays)
-        with np.errstate(all="ignore"):
-            for node, call in zip(self.nodes, self._plan(sizes), strict=True):
-                function, slots, result, reuse, dead = call
-                out = {} if reuse < 0 else {"out": values[reuse]}
+        plan = self._plan(sizes)
+
+        def watched(k: int) -> Function:
+            def call(*operands: Any, **out: Any) -> Any:
                 start = time.perf_counter()
-                try:
-                    values[result] = function(*(values[s] for s in slots), **out)
-                except GraphdropError as error:
-                    raise explain(node.op.name, error, node.inputs, node.origin) from None
-                seen(node, values[result], time.perf_counter() - start)
-                for s in dead:
-                    values[s] = None
-        return self._results(values)
+                value = plan[k](*operands, **out)
+                seen(self.calls[k].node, value, time.perf_counter() - start)
+                return value
 
-    def _values(self, arrays: Sequence[Any]) -> list[Any]:
-        values: list[Any] = [*arrays, *[None] * (len(self.slot) - self.inputs)]
-        for slot, array in self.constants:
-            values[slot] = array
-        return values
+            return call
 
-    def _results(self, values: list[Any]) -> list[Any]:
-        found = zip(self.outputs, self.copied, strict=True)
-        return [np.array(values[s]) if copy else np.asarray(values[s]) for s, copy in found]
+        try:
+            with np.errstate(all="ignore"):
+                return self._run(arrays, [watched(k) for k in range(len(plan))])
+        except GraphdropError as error:
+            raise self._explained(error) from None
 
 
 def _storage(order: Sequence[Node]) -> dict[Node, Node]:

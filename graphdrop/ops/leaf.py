@@ -116,18 +116,18 @@ def flag(name: str = "training") -> Node:
 class Shared(Node):
     """A node whose value lives between calls.  `get_value` and `set_value` copy."""
 
-    __slots__ = ("_array", "lock")
+    __slots__ = ("array", "lock")
 
     def __init__(self, array: np.ndarray[Any, Any], name: str | None) -> None:
         type = TensorType(array.dtype, array.shape)
         params = MappingProxyType({"name": name, "serial": next(_serials), "type": type})
         super().__init__(_shared, (), params, type)
-        self._array = array
+        self.array = array  # replaced whole, never written to
         self.lock = threading.RLock()  # held by a call that updates this value
 
     def get_value(self) -> np.ndarray[Any, Any]:
         """A copy of the current value."""
-        return np.array(self._array)
+        return np.array(self.array)
 
     def set_value(self, value: Any) -> None:
         """Replace the value; shape and dtype must stay."""
@@ -139,16 +139,7 @@ class Shared(Node):
                 f"{self!r} takes {self.dtype}, got {new.dtype}; "
                 f"use value.astype({self.dtype.name!r})"
             )
-        self.replace(new)
-
-    def replace(self, array: np.ndarray[Any, Any]) -> None:
-        """Take ownership of an array that is known to fit; for compiled functions."""
-        self._array = array
-
-    @property
-    def array(self) -> np.ndarray[Any, Any]:
-        """The current value itself, not to be written to."""
-        return self._array
+        self.array = new
 
 
 def shared(value: Any, name: str | None = None, dtype: Any = None) -> Shared:

@@ -17,9 +17,7 @@ def rsqrt(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    # exp of a negative number never overflows
-    e = np.exp(-np.abs(x))
-    y: Array = np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
+    y: Array = scipy.special.expit(x).astype(x.dtype, copy=False)
     return y
 
 
@@ -33,6 +31,9 @@ def relu(x: Array, out: Array | None = None) -> Array:
     return y
 
 
+_BITS = {size: np.dtype(f"u{size}") for size in (2, 4, 8)}
+
+
 def where(condition: Array, a: Array, b: Array) -> Array:
     if b.ndim == 0 and b.dtype.kind == "f" and not b.tobytes().strip(b"\0"):
         return select(condition, a)
@@ -44,8 +45,9 @@ def select(keep: Array, y: Array) -> Array:
 
     Six times faster on a random mask, which mispredicts the branch at every other element.
     """
-    bits: Array = np.multiply(y.view(f"u{y.itemsize}"), keep, dtype=f"u{y.itemsize}")
-    return bits.view(y.dtype)
+    bits = _BITS[y.itemsize]
+    chosen: Array = y.view(bits) * keep.astype(bits)
+    return chosen.view(y.dtype)
 
 
 def erf(x: Array) -> Array:

@@ -24,9 +24,10 @@ def mask(
 ) -> Array:  # fmt: skip
     if not training:
         return np.ones(shape, bool)
-    if threshold == ops.STEPS:
+    dropped = int(threshold)
+    if dropped == ops.STEPS:
         return np.zeros(shape, bool)
-    return lanes(key, site, step, example, shape, np.uint16) >= np.uint16(threshold)
+    return lanes(key, site, step, example, shape, np.uint16) >= np.uint16(dropped)
 
 
 def dropout(

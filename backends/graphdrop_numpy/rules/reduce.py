@@ -74,7 +74,7 @@ def linear_recurrence(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
 
 
 RULES: Table = {
-    reduce.sum: np.sum, reduce.prod: np.prod, reduce.any: np.any, reduce.all: np.all,
+    reduce.sum: np.add.reduce, reduce.prod: np.prod, reduce.any: np.any, reduce.all: np.all,
     reduce.max: nonempty(np.max), reduce.min: nonempty(np.min),
     reduce.argmax: nonempty(np.argmax), reduce.argmin: nonempty(np.argmin),
     reduce.logsumexp: logsumexp, softmax.softmax: softmax_, softmax.log_softmax: log_softmax,
