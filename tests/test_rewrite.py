@@ -389,6 +389,11 @@ ROWS = [
         [gd.broadcast_to(row.reshape(1, 4), (3, 4))],
     ),
     Row(
+        "broadcast_of_lifted",
+        [(gd.broadcast_to(row.reshape(1, 4), (3, 4)), gd.broadcast_to(row, (3, 4)))],
+        [gd.broadcast_to(x[:, 0].reshape(3, 1), (3, 4)), gd.broadcast_to(x.reshape(4, 3), (4, 3))],
+    ),
+    Row(
         "view_of_broadcast_scalar",
         [
             (gd.broadcast_to(s, (3, 4)).reshape(12), gd.broadcast_to(s, (12,))),
@@ -411,6 +416,8 @@ ROWS = [
                 gd.broadcast_to(row.astype("float32"), (3, 4)),
             ),
             (where(gd.broadcast_to(flag, (3, 4)), x, y), where(flag, x, y)),
+            (row.reshape(1, 4) * x, row * x),
+            (exp(s.reshape(1, 1)), gd.broadcast_to(exp(s), (1, 1))),
         ],
         [row * x, x + np.arange(4.0), gd.broadcast_to(row, (3, 4)) @ x.T],
     ),
@@ -843,6 +850,12 @@ STABLE: dict[str, tuple[Callable[[Node], Node], Callable[[Node], Node]]] = {
         lambda x: logsumexp(x, axis=1, keepdims=True),
     ),
     "logsumexp of all": (lambda x: log(exp(x).sum()), lambda x: logsumexp(x)),
+    "softmax by hand over the first axis": (
+        lambda x: TARGET * (exp(x) / exp(x).sum(axis=0)), lambda x: TARGET * softmax(x, axis=0),
+    ),
+    "logsumexp over the first axis": (
+        lambda x: log(exp(x).sum(axis=0)), lambda x: logsumexp(x, axis=0),
+    ),
     "softplus": (lambda x: log(1 + exp(x)), gd.softplus),
     "log1p of exp": (lambda x: gd.log1p(exp(x)), gd.softplus),
     "log of exp": (lambda x: log(exp(x)), lambda x: x * 1),

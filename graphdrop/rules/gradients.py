@@ -12,11 +12,12 @@ from ..graph import Node
 from ..op import Op
 from ..ops.elementwise import add, div, exp, mul, neg, sigmoid, softplus, sub
 from ..ops.index import _gather, _scatter_add, _set_subtensor, _subtensor
-from ..ops.reduce import kept_shape, logsumexp, sum
+from ..ops.reduce import logsumexp, sum
 from ..ops.shape import reshape
 from ..ops.softmax import softmax
 from ..pattern import Head, any_op, var
 from ..rewrite import Rule, fit, is_number, rule
+from .stabilize import stands_along
 
 POSITIVE = frozenset({exp, sigmoid, softmax, softplus, add, sub, sum})  # the ops of such nodes
 DEPTH = 3  # of products in which a divisor is looked for
@@ -121,9 +122,8 @@ total = sum(exp(x), axis=axis)
 @rule((g / total) * exp(x), reshape(g / total) * exp(x), exact=False)
 def gradient_of_logsumexp(node: Node, g: Node, x: Node, axis: tuple[int, ...]) -> Node | None:
     """The gradient of log(sum(exp(x))) is softmax(x)."""
-    kept = kept_shape(x.shape, axis, True)
     factor = next(i for i in node.inputs if i.op is not exp)
-    if factor.shape != kept:
+    if not stands_along(factor, x, axis):
         return None
     share = (
         softmax(x, axis=axis[0])
@@ -131,25 +131,24 @@ def gradient_of_logsumexp(node: Node, g: Node, x: Node, axis: tuple[int, ...]) -
         else exp(x - logsumexp(x, axis=axis, keepdims=True))
     )
     divided = factor.inputs[0] if factor.op is reshape else factor
-    return fit(reshape(fit(g, divided), kept) * share, node)
+    return fit(reshape(fit(g, divided), factor.shape) * share, node)
 
 
 c, d = var("c"), var("d")
+through_sum = sum(neg(c / d), axis=axis)
 
 
-@rule((a / total + reshape(sum(neg(c / d), axis=axis))) * exp(x), exact=False)
+@rule((a / total + reshape(through_sum)) * exp(x), (a / total + through_sum) * exp(x), exact=False)
 def gradient_of_softmax(
     node: Node, a: Node, x: Node, c: Node, d: Node, axis: tuple[int, ...]
 ) -> Node | None:
     """The gradient of exp(x) / sum(exp(x)): what flows to exp(x) directly and through the sum."""
     added = next(i for i in node.inputs if i.op is add)
     quotient = next(i for i in added.inputs if i.op is div)
-    through_sum = next(i for i in added.inputs if i.op is reshape)
-    kept = kept_shape(x.shape, axis, True)
-    if quotient.inputs[1] is not d or d.shape != kept or through_sum.shape != kept:
-        return None
-    summed = through_sum.inputs[0].inputs[0]
-    if len(axis) != 1 or summed.shape != x.shape:
+    reduced = next(i for i in added.inputs if i.op is not div)
+    summed = (reduced.inputs[0] if reduced.op is reshape else reduced).inputs[0]
+    stand = stands_along(d, x, axis) and stands_along(reduced, x, axis)
+    if not stand or quotient.inputs[1] is not d or len(axis) != 1 or summed.shape != x.shape:
         return None
     share = softmax(x, axis=axis[0])
     total = sum(fit(c, summed), axis=axis, keepdims=True)

@@ -50,7 +50,7 @@ def view_of_broadcast_scalar(node: Node, x: Node) -> Node | None:
 # broadcasting --------------------------------------------------------------------------------
 def _stretches(op: Op, heads: tuple[Head, ...]) -> bool:
     return op.elementwise and builtins.any(
-        h.op is broadcast_to or (h.op is _constant and not h.scalar) for h in heads
+        h.op in (broadcast_to, reshape) or (h.op is _constant and not h.scalar) for h in heads
     )
 
 
@@ -58,7 +58,8 @@ def _stretches(op: Op, heads: tuple[Head, ...]) -> bool:
 def broadcast_later(node: Node) -> Node | None:
     """Operands are stretched by the operation itself, or the result is: fewer elements to compute.
 
-    A constant that is one number everywhere counts as that number broadcast.
+    A constant that is one number everywhere counts as that number broadcast, and a reshape that
+    only puts axes of size 1 first as a broadcast.
     """
     operands = tuple(_before_broadcast(i) for i in node.inputs)
     if operands == node.inputs:
@@ -69,11 +70,24 @@ def broadcast_later(node: Node) -> Node | None:
 def _before_broadcast(node: Node) -> Node:
     if node.op is broadcast_to:
         return node.inputs[0]
+    if node.op is reshape and _is_lifted(node):
+        return node.inputs[0]
     if node.op is _constant and node.ndim:
         value = scalar_of(node)
         if value is not None:
             return scalar(value, node)
     return node
+
+
+def _is_lifted(node: Node) -> bool:
+    """Whether a reshape only puts axes of size 1 first."""
+    x = node.inputs[0]
+    return node.shape == (*[1] * (node.ndim - x.ndim), *x.shape)
+
+
+@rule(broadcast_to(reshape(x)))
+def broadcast_of_lifted(node: Node, x: Node) -> Node | None:
+    return broadcast_to(x, node.shape) if _is_lifted(node.inputs[0]) else None
 
 
 # reductions ----------------------------------------------------------------------------------
@@ -100,7 +114,7 @@ def reduce_nothing(node: Node, x: Node, axes: tuple[int, ...]) -> Node | None:
 def reduce_of_reduce(
     node: Node, x: Node, inner: tuple[int, ...], keepdims: bool, axes: tuple[int, ...]
 ) -> Node | None:
-    """Two reductions of one kind in one; not of floats where rounding depends on the order."""
+    """Two reductions of one kind in one; not of floats that are rounded on the way."""
     if node.op in (sum, prod) and node.tensor_type.is_float:
         return None
     kept = [a for a in range(x.ndim) if keepdims or a not in inner]
@@ -142,6 +156,6 @@ def unstretch(node: Node, x: Node, axes: tuple[int, ...]) -> Node | None:
 
 SHAPES: tuple[Rule, ...] = (
     same_shape, same_order, reshape_of_reshape, transpose_of_transpose, broadcast_of_broadcast,
-    view_of_broadcast_scalar, broadcast_later, reduce_nothing, reduce_of_reduce,
-    reduce_of_broadcast,
+    broadcast_of_lifted, view_of_broadcast_scalar, broadcast_later, reduce_nothing,
+    reduce_of_reduce, reduce_of_broadcast,
 )  # fmt: skip

@@ -142,11 +142,14 @@ total = sum(exp(x), axis=axis)
 @rule(exp(x) / total, exp(x) / reshape(total), exact=False)
 def softmax_written_out(node: Node, x: Node, axis: tuple[int, ...]) -> Node | None:
     """exp(x) / sum(exp(x)), where the sum stands along the axis it was taken over."""
-    divisor = node.inputs[1]
-    aligned = (*[1] * (x.ndim - divisor.ndim), *divisor.shape)
-    if len(axis) != 1 or aligned != kept_shape(x.shape, axis, True):
-        return None
-    return softmax(x, axis=axis[0])
+    stands = stands_along(node.inputs[1], x, axis)
+    return softmax(x, axis=axis[0]) if stands and len(axis) == 1 else None
+
+
+def stands_along(reduced: Node, x: Node, axis: tuple[int, ...]) -> bool:
+    """Whether a reduction of x over `axis` broadcasts against x along those axes."""
+    aligned = (*[1] * (x.ndim - reduced.ndim), *reduced.shape)
+    return aligned == kept_shape(x.shape, axis, True)
 
 
 shifted = x - max(x, axis=axis, keepdims=True)
