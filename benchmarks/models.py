@@ -1,8 +1,7 @@
 """The benchmark models, written as a graphdrop user would write them.
 
-Each builder takes initial weights (name -> array), data (name -> array) and the settings of a
-workload, and returns a compiled training step that takes no arguments.  Dropout rates of 0 leave the
-draws out.
+Each builder takes a `Model` (weights, resident data, a stream) and the settings of a workload, and
+returns a compiled training step that takes no arguments.  Rates of 0 leave the draws out.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def blobs(model: Model, c: Any) -> Callable[[], Any]:
 
 
 def attention(model: Model, c: Any) -> Callable[[], Any]:
-    """A pre-norm transformer block with dropout on attention, both residuals and the inner layer."""
+    """A pre-norm transformer block; dropout on attention, both residuals and the inner layer."""
     w, x = model.w, model.d["x"]
     batch, time, width, head = c.batch, c.T, c.d, c.d // c.heads
     y = nn.layer_norm(x, w["g1"], w["h1"], eps=c.eps)

@@ -1,4 +1,4 @@
-"""graphdrop as an extra framework of a peers' harness: build(workload, **sizes) -> .step(), .loss().
+"""graphdrop as an extra framework of a peers' harness: build(workload) -> .step(), .loss().
 
 The harness provides `common.problem`: initial weights, data and settings of a workload.
 """

@@ -11,6 +11,7 @@ from .ops import operators
 from .ops.activation import elu, gelu, leaky_relu, selu, silu
 from .ops.brackets import nonzero
 from .ops.check import assert_
+from .ops.conv import conv2d
 from .ops.create import (
     arange,
     eye,
@@ -27,7 +28,6 @@ from .ops.create import (
     zeros,
     zeros_like,
 )  # fmt: skip
-from .ops.conv import conv2d
 from .ops.cumulative import cumprod, cumsum
 from .ops.einsum import einsum
 from .ops.elementwise import (
@@ -189,6 +189,7 @@ from .ops.softmax import log_softmax, softmax
 from .ops.sort import argsort, searchsorted, sort, top_k
 from .printing import dprint
 from .random import RandomStream
+from .scan import map, reduce, scan
 from .serialize import load, load_arrays, save
 
 operators.install()

@@ -18,9 +18,10 @@ from .op import as_node, constant, constant_value
 from .ops.leaf import Shared
 from .ops.leaf import _input as input_op
 from .ops.random import random_key
-from .replay import find_draws, regenerate_mask
+from .replay import active_streams, find_draws, regenerate_mask
 from .rewrite import Trace
 from .rules import optimize as rewrite
+from .scan import inner_nodes
 from .substitute import substitute
 from .types import Dim, unify
 
@@ -104,9 +105,9 @@ class Function:
         self.backend = chosen.name
         user_graph = toposort(targets)
         self.draws = find_draws(user_graph)
-        self.streams = list(self.draws.streams)
+        self.streams = list(dict.fromkeys(d.stream for d in self.draws))
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
-        self.binder = Binder(self.inputs, user_graph)
+        self.binder = Binder(self.inputs, inner_nodes(user_graph))
         self.source = tuple(targets)
         self.trace = Trace()
         if optimize:
@@ -117,7 +118,7 @@ class Function:
         keys = [s.key for s in self.streams]
         self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
         self.executable: Executable = chosen.compile(self.graph)
-        unknown = [f for f in self.draws.flags if constant_value(f) is None]
+        unknown = [d.flag for d in self.draws if constant_value(d.flag) is None]
         self._input_flags = [(f, self.inputs.index(f)) for f in unknown if f in self.inputs]
         self._computed_flags = tuple(dict.fromkeys(f for f in unknown if f not in self.inputs))
         self._flags = self._compile_flags(chosen)
@@ -189,7 +190,7 @@ class Function:
             found = self._flags.run(list(arrays), sizes)
             flags.update(zip(self._computed_flags, found, strict=True))
         keys = []
-        for stream, active in zip(self.streams, self.draws.active(flags), strict=True):
+        for stream, active in active_streams(self.draws, flags).items():
             number = 0
             if active:
                 number = self.call = stream.take_call()
@@ -220,7 +221,7 @@ class Function:
         """
         known = dict(zip(self.binder.atoms, self._last_sizes or (), strict=False))
         return regenerate_mask(
-            self.draws.nodes, name, call, rate=rate, example=example, known=known, sizes=sizes
+            self.draws, name, call, rate=rate, example=example, known=known, sizes=sizes
         )
 
     def profile(self, *args: Any, **kwargs: Any) -> Profile:

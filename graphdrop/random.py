@@ -118,6 +118,9 @@ def check_call(call: Any) -> None:
 # --------------------------------------------------------------------------------------------
 # streams
 
+# inside a scan, 1 + the row-major index over all enclosing scans: the step of draws made there
+current_step: ContextVar[Node | None] = ContextVar("graphdrop_step", default=None)
+
 # stream -> the call number that `at` replays
 _replayed: ContextVar[Mapping[Any, int]] = ContextVar(
     "graphdrop_replayed", default=MappingProxyType({})
@@ -232,7 +235,8 @@ class RandomStream:
     ) -> Node:  # fmt: skip
         """A node of a draw `op` (see `ops/random.py`) with a site of its own."""
         flag, ids = training_flag(training), example_ids(example)
-        step = constant(np.int64(0))
+        step = current_step.get()
+        step = constant(np.int64(0)) if step is None else step
         with self._new_site(name) as site:
             return op(*operands, flag, self.key, step, ids, site=site, name=name, **params)
 

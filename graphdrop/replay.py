@@ -6,18 +6,20 @@ draw of it whose training flag is true.  So rewrites cannot change call numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .errors import RandomError
-from .graph import Node
+from .graph import Node, format_origin, toposort
 from .op import constant_value
 from .ops import random as draws
 from .random import RandomStream, check_call, lanes, threshold_of
-from .types import Atom, Shape, atoms_of, evaluate
+from .scan import scan_op
+from .types import Atom, Shape, Size, atoms_of, evaluate
 
 
 def operand(node: Node, name: str) -> Node:
@@ -26,52 +28,73 @@ def operand(node: Node, name: str) -> Node:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The draws of a graph.
+class Draw:
+    """One draw of a graph.
 
-    nodes    the draws
-    streams  the streams they draw from, in the order met
-    flags    for every draw, the bool node that says whether it draws
-    owners   for every draw, the index of its stream
+    node     the draw; inside a scan, a node of its body
+    stream   what it draws from
+    given    its operands by name as nodes of the outer graph; None if they vary within a scan
+    lengths  the lengths of the scans around it, outermost first
     """
 
-    nodes: tuple[Node, ...]
-    streams: tuple[RandomStream, ...]
-    flags: tuple[Node, ...]
-    owners: tuple[int, ...]
+    node: Node
+    stream: RandomStream
+    given: Mapping[str, Node | None]
+    lengths: tuple[Size, ...] = ()
 
-    def active(self, values: Mapping[Node, Any]) -> list[bool]:
-        """Which streams draw, given the values of the flags that are not constant."""
-        found = [False] * len(self.streams)
-        for flag, owner in zip(self.flags, self.owners, strict=True):
-            known = constant_value(flag)
-            found[owner] |= bool(values[flag] if known is None else known)
-        return found
+    @property
+    def flag(self) -> Node:
+        """The bool node that says whether it draws."""
+        flag = self.given["training"]
+        if flag is None:
+            raise RandomError(
+                f"the training flag of {self.node!r} (built at {format_origin(self.node.origin)}) "
+                f"changes within a scan, but a call draws or does not; compute it outside"
+            )
+        return flag
 
 
-def find_draws(order: Sequence[Node]) -> Draws:
-    """The draws among the nodes of a graph that are made from a stream.
+def find_draws(order: Sequence[Node]) -> tuple[Draw, ...]:
+    """The draws among the nodes of a graph, in scans too, that are made from a stream.
 
     A draw whose key was replaced by a value (`givens={stream.key: ...}`) is a function like others.
     """
-    nodes = tuple(
-        n for n in order
-        if "key" in n.op.operand_names and operand(n, "key").op is draws.random_key
-    )  # fmt: skip
-    streams: dict[RandomStream, int] = {}
-    for node in nodes:
-        streams.setdefault(_stream(node), len(streams))
-    flags = tuple(operand(n, "training") for n in nodes)
-    return Draws(nodes, tuple(streams), flags, tuple(streams[_stream(n)] for n in nodes))
+    return tuple(_draws_of(order, {}, ()))
 
 
-def _stream(draw: Node) -> RandomStream:
-    stream: RandomStream = operand(draw, "key").params["stream"]
-    return stream
+def _draws_of(
+    order: Sequence[Node], outer: Mapping[Node, Node | None], lengths: tuple[Size, ...]
+) -> Iterator[Draw]:
+    for node in order:
+        names = node.op.operand_names
+        if "key" in names:
+            given = {n: outer.get(i, i) for n, i in zip(names, node.inputs, strict=True)}
+            key = given["key"]
+            if key is not None and key.op is draws.random_key:
+                yield Draw(node, key.params["stream"], given, lengths)
+        elif node.op is scan_op:
+            body, captured = node.params["body"], node.params["carries"] + node.params["sequences"]
+            places: dict[Node, Node | None] = dict.fromkeys(body.inputs)
+            for slot, source in zip(
+                body.inputs[1 + captured :], node.inputs[captured:], strict=True
+            ):
+                places[slot] = outer.get(source, source)
+            inside = (*lengths, node.params["length"])
+            yield from _draws_of(toposort(body.outputs), places, inside)
+
+
+def active_streams(found: Sequence[Draw], values: Mapping[Node, Any]) -> dict[RandomStream, bool]:
+    """Which streams draw, given the values of the flags that are not constant."""
+    active: dict[RandomStream, bool] = {}
+    for draw in found:
+        known = constant_value(draw.flag)
+        now = bool(values[draw.flag] if known is None else known)
+        active[draw.stream] = active.get(draw.stream, False) or now
+    return active
 
 
 def regenerate_mask(
-    nodes: Sequence[Node],
+    found: Sequence[Draw],
     name: str | int,
     call: int,
     *,
@@ -82,48 +105,56 @@ def regenerate_mask(
 ) -> np.ndarray[Any, Any]:
     """The mask of the draw called `name`, or of site `name`, in a call: True where kept.
 
+    Inside scans, the masks of all steps, stacked along leading axes of the scans' lengths.
+
     known    sizes of the last call; `sizes` by name go before them
     rate     needed where the draw's rate is not a constant
     example  the ids, needed where the draw is keyed by them
     """
     check_call(call)
-    node = _find(nodes, name)
-    shape = _concrete_shape(node, name, known, sizes)
-    threshold = _threshold(node, name, rate)
-    ids = _ids(node, name, example, shape)
-    step = constant_value(operand(node, "step"))
-    if step is None:
-        raise RandomError(f"the mask {name!r} is drawn inside a scan, one for every step")
-    key = np.array([_stream(node).seed, call], np.uint64)
-    return lanes(key, node.params["site"], step, ids, shape, np.uint16) >= threshold
+    draw = _find(found, name)
+    shape = _own_shape(draw.node)
+    *lengths, env = (*draw.lengths, _environment((*draw.lengths, *shape), name, known, sizes))
+    loops = tuple(evaluate(s, env) for s in lengths)
+    concrete = tuple(evaluate(s, env) for s in shape)
+    threshold, ids = _threshold(draw, name, rate), _ids(draw, name, example, concrete)
+    key = np.array([draw.stream.seed, call], np.uint64)
+
+    def at(step: int) -> np.ndarray[Any, Any]:
+        return lanes(key, draw.node.params["site"], step, ids, concrete, np.uint16) >= threshold
+
+    if not loops:
+        return at(0)
+    masks = [at(1 + i) for i in range(math.prod(loops))]
+    return np.array(masks, bool).reshape(*loops, *concrete)
 
 
-def _find(nodes: Sequence[Node], name: str | int) -> Node:
-    masks = [n for n in nodes if n.op in (draws.dropout, draws.mask)]
+def _find(found: Sequence[Draw], name: str | int) -> Draw:
+    masks = [d for d in found if d.node.op in (draws.dropout, draws.mask)]
     # a dropout and its gradient are two draws of one mask
-    found = {
-        (_stream(n), n.params["site"]): n
-        for n in reversed(masks)
-        if n.params["name"] == name or (n.params["site"] == name and type(name) is int)
+    fitting = {
+        (d.stream, d.node.params["site"]): d
+        for d in reversed(masks)
+        if d.node.params["name"] == name or (d.node.params["site"] == name and type(name) is int)
     }
-    if len(found) > 1:
+    if len(fitting) > 1:
         raise RandomError(
-            f"{len(found)} streams of this function have a mask {name!r}; name one of them "
+            f"{len(fitting)} streams of this function have a mask {name!r}; name one of them "
             f"otherwise, say name='hidden 2'"
         )
-    if not found:
-        names = sorted({repr(n.params["name"] or n.params["site"]) for n in masks})
+    if not fitting:
+        names = sorted({repr(d.node.params["name"] or d.node.params["site"]) for d in masks})
         raise RandomError(
             f"this function draws no mask {name!r}; it draws {', '.join(names) or 'none'}"
         )
-    return found.popitem()[1]
+    return fitting.popitem()[1]
 
 
-def _concrete_shape(
-    node: Node, name: str | int, known: Mapping[Atom, int], sizes: Mapping[str, int]
-) -> tuple[int, ...]:
-    shape = _own_shape(node)
-    env = {a: sizes.get(str(a), known.get(a)) for a in atoms_of(shape)}
+def _environment(
+    needed: Sequence[Size], name: str | int, known: Mapping[Atom, int], sizes: Mapping[str, int]
+) -> dict[Atom, int]:
+    """The values of the symbolic sizes in `needed`."""
+    env = {a: sizes.get(str(a), known.get(a)) for a in atoms_of(needed)}
     absent = [str(a) for a, v in env.items() if v is None]
     if absent:
         raise RandomError(
@@ -133,12 +164,12 @@ def _concrete_shape(
     unknown = set(sizes) - {str(a) for a in env}
     if unknown:
         raise RandomError(f"the mask {name!r} has no size called {', '.join(sorted(unknown))}")
-    return tuple(evaluate(s, {a: int(v or 0) for a, v in env.items()}) for s in shape)
+    return {a: v for a, v in env.items() if v is not None}
 
 
-def _ids(node: Node, name: str | int, example: Any, shape: tuple[int, ...]) -> Any:
+def _ids(draw: Draw, name: str | int, example: Any, shape: tuple[int, ...]) -> Any:
     """The `example` operand: 0, or 1 + ids."""
-    known = constant_value(operand(node, "example"))
+    known = _constant_operand(draw, "example")
     if known is not None and example is not None:
         raise RandomError(f"the mask {name!r} is not keyed by ids given at the call")
     if known is not None:
@@ -153,14 +184,19 @@ def _ids(node: Node, name: str | int, example: Any, shape: tuple[int, ...]) -> A
     return (ids if ids.dtype == np.uint64 else ids.astype(np.int64)) + 1
 
 
+def _constant_operand(draw: Draw, name: str) -> np.ndarray[Any, Any] | None:
+    node = draw.given[name]
+    return None if node is None else constant_value(node)
+
+
 def _own_shape(node: Node) -> Shape:
     if node.op is draws.dropout:
         return draws.noise_shape(node.shape, node.params["shared"])
     return node.shape
 
 
-def _threshold(node: Node, name: str | int, rate: float | None) -> int:
-    known = constant_value(operand(node, "threshold"))
+def _threshold(draw: Draw, name: str | int, rate: float | None) -> int:
+    known = _constant_operand(draw, "threshold")
     given = None if rate is None else threshold_of(rate)
     if known is not None and given not in (None, int(known)):
         raise RandomError(f"the rate of {name!r} is {int(known) / draws.STEPS}, not {rate}")

@@ -3,32 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from .errors import ArgumentError
 from .graph import Node, intern, origin_scope, toposort
-from .op import constant_value, size
+from .op import constant_value, op, size
 from .types import Atom, Dim, Size, TensorType, plain_atom, substitute_size, value_dim
 
 
-def substitute(outputs: Iterable[Node], replacements: Mapping[Node, Node]) -> list[Node]:
+@dataclass(frozen=True)
+class Body:
+    """A closed graph, the body of a loop or a branch: a function of its input slots.
+
+    Slots are numbered by position, so that two bodies built alike are equal.
+    """
+
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+
+    def map_sizes(self, sizes: Mapping[Atom, Size]) -> Body:
+        """The same body in which symbolic sizes are better known."""
+        slots = [slot(i, map_sizes(s.type, sizes)) for i, s in enumerate(self.inputs)]
+        replaced = dict(zip(self.inputs, slots, strict=True))
+        return Body(tuple(slots), tuple(substitute(self.outputs, replaced, sizes)))
+
+
+@op(name="slot")
+def _slot(*, position: int, type: TensorType) -> TensorType:
+    """An input of a body."""
+    return type
+
+
+def slot(position: int, type: TensorType) -> Node:
+    """The input number `position` of a body."""
+    return _slot.make((), {"position": position, "type": type})
+
+
+def substitute(
+    outputs: Iterable[Node],
+    replacements: Mapping[Node, Node],
+    known: Mapping[Atom, Size] = MappingProxyType({}),
+) -> list[Node]:
     """`outputs` with every node in `replacements` replaced, and what depends on it rebuilt.
 
     A replacement has the dtype and rank of what it replaces.  Where its sizes are better known
     (an input `batch` replaced by an array of 50 rows), they are put into every symbolic size.
     """
-    sizes: dict[Atom, Size] = {}
-    for old, new in replacements.items():
-        _check_fits(old, new)
-        for a, b in zip(old.shape, new.shape, strict=True):
+    sizes = dict(known)
+    for old, by in replacements.items():
+        _check_fits(old, by)
+        for a, b in zip(old.shape, by.shape, strict=True):
             atom = plain_atom(a)
             if atom is not None and a != b and atom not in sizes:
                 sizes[atom] = b
     outputs = list(outputs)
     done: dict[Node, Node] = {}
     for node in toposort(outputs, stop=replacements.__contains__):
-        known = replacements.get(node)
-        done[node] = rebuild(node, done, sizes) if known is None else known
+        new = replacements.get(node)
+        done[node] = rebuild(node, done, sizes) if new is None else new
     return [done[node] for node in outputs]
 
 
@@ -79,4 +113,6 @@ def map_sizes(value: Any, sizes: Mapping[Atom, Size]) -> Any:
         return {k: map_sizes(v, sizes) for k, v in value.items()}
     if isinstance(value, TensorType):
         return value.with_shape(map_sizes(value.shape, sizes))
+    if isinstance(value, Body):
+        return value.map_sizes(sizes)
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-_LEAF = object()
+LEAF = object()  # where a value stands in a structure
 
 
 def flatten(value: Any) -> tuple[list[Any], Any]:
@@ -26,20 +26,20 @@ def flatten(value: Any) -> tuple[list[Any], Any]:
             parts = [walk(v) for v in item]
             return type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
         values.append(item)
-        return _LEAF
+        return LEAF
 
     return values, walk(value)
 
 
 def unflatten(structure: Any, values: Sequence[Any]) -> Any:
     """The structure of `flatten` with values in place."""
-    if structure is _LEAF:
+    if structure is LEAF:
         return values[0]
     return _fill(structure, iter(values))
 
 
 def _fill(structure: Any, values: Iterator[Any]) -> Any:
-    if structure is _LEAF:
+    if structure is LEAF:
         return next(values)
     if isinstance(structure, dict):
         return {k: _fill(v, values) for k, v in structure.items()}

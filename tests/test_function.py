@@ -313,9 +313,7 @@ class TestThreads:
     def test_updates_from_many_threads_are_all_counted(self) -> None:
         n = gd.shared(np.int64(0), "n")
         f = gd.function([], None, updates={n: n + 1})
-        threads = [
-            threading.Thread(target=lambda: [f() for _ in range(200)]) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: [f() for _ in range(200)]) for _ in range(8)]
         for t in threads:
             t.start()
         for t in threads:
@@ -382,13 +380,13 @@ class TestMistakes:
             gd.function([gd.shared(1.0, "w")], x)
         with pytest.raises(InputError, match="listed twice"):
             gd.function([x, x], x)
-        with pytest.raises(InputError, match="two inputs are called 'x'|called x"):
+        with pytest.raises(InputError, match="two inputs are called x"):
             gd.function([x, gd.vector("x")], x)
         with pytest.raises(InputError, match="must be nodes"):
             gd.function([3], x)
 
     def test_unknown_backend(self) -> None:
-        with pytest.raises(gd.GraphdropError, match=r"unknown backend 'fast'; installed are .*numpy"):
+        with pytest.raises(gd.GraphdropError, match=r"unknown backend 'fast'.*numpy"):
             gd.function([], gd.constant(1.0), backend="fast")
 
     def test_wrong_shape_when_building(self) -> None:
@@ -407,8 +405,7 @@ class TestMistakes:
     def test_truth_of_a_node(self) -> None:
         x = gd.scalar("x")
         with pytest.raises(TypeError, match=r"gd\.where"):
-            if x > 0:
-                pass
+            bool(x > 0)
 
 
 def test_shared_values_keep_type() -> None:

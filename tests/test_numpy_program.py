@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphdrop_numpy.program import NumpyProgram
-from graphdrop_numpy.rules import RULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +14,8 @@ from graphdrop.backend import Graph
 from graphdrop.errors import BackendError
 from graphdrop.graph import Node, toposort
 from graphdrop.op import constant_value
+from graphdrop_numpy.program import NumpyProgram
+from graphdrop_numpy.rules import RULES
 
 SIZE = 4
 

@@ -6,9 +6,13 @@ import numpy as np
 
 from graphdrop.backend import Backend
 
-from .program import NumpyProgram
+from .program import LOOPS, NumpyProgram
 from .rules import RULES
 
 BACKEND = Backend(
-    name="numpy", rules=RULES, compile=NumpyProgram, to_device=np.asarray, to_host=np.asarray
+    name="numpy",
+    rules={**RULES, **LOOPS},
+    compile=NumpyProgram,
+    to_device=np.asarray,
+    to_host=np.asarray,
 )

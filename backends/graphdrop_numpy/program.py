@@ -20,7 +20,8 @@ import numpy as np
 from graphdrop.backend import Graph
 from graphdrop.errors import BackendError, GraphdropError, ShapeError
 from graphdrop.graph import Node, toposort
-from graphdrop.op import constant_value, explain
+from graphdrop.op import Op, constant_value, explain
+from graphdrop.scan import scan_op
 from graphdrop.substitute import map_sizes
 from graphdrop.types import Atom, evaluate
 
@@ -199,6 +200,8 @@ def _can_overwrite(node: Node, operand: Node) -> bool:
 
 def _prepare(node: Node, known: dict[Atom, int]) -> Callable[..., Any]:
     """The function that computes a node from the arrays of its dependencies."""
+    if node.op in LOOPS:
+        return LOOPS[node.op](node, known)
     rule = RULES.get(node.op)
     if rule is None:
         raise BackendError(f"the numpy backend has no rule for {node.op.name}")
@@ -220,3 +223,37 @@ def _run_sized(rule: Callable[..., Any], node: Node, known: dict[Atom, int], *va
                 f"needs {a} == {b}, which are {evaluate(a, env)} and {evaluate(b, env)}"
             )
     return rule(*arrays, **map_sizes(dict(node.params), env))
+
+
+class ScanLoop:
+    """A scan as a Python loop over the program of its body."""
+
+    def __init__(self, node: Node, known: dict[Atom, int]) -> None:
+        body = node.params["body"]
+        self.carries, self.sequences = node.params["carries"], node.params["sequences"]
+        self.reverse = node.params["reverse"]
+        self.program = NumpyProgram(Graph(body.inputs, body.outputs, tuple(known)))
+        self.sizes = tuple(known.values())
+        self.length = evaluate(node.params["length"], known)
+        self.outs = [
+            (tuple(evaluate(s, known) for s in t.shape), t.dtype)
+            for t in node.type.items[self.carries :]
+        ]
+
+    def __call__(self, *arrays: Any) -> tuple[Any, ...]:
+        first = self.carries + self.sequences
+        carry = [np.array(a) for a in arrays[: self.carries]]
+        elements, captured = arrays[self.carries : first], arrays[first:]
+        outs = [np.empty(shape, dtype) for shape, dtype in self.outs]
+        steps = range(self.length)
+        for t in reversed(steps) if self.reverse else steps:
+            given = [np.int64(t), *carry, *(e[t] for e in elements), *captured]
+            results = self.program.run(given, self.sizes)
+            carry = results[: self.carries]
+            for out, value in zip(outs, results[self.carries :], strict=True):
+                out[t] = value
+        return (*carry, *outs)
+
+
+# ops with bodies of their own: (node, sizes) -> function
+LOOPS: dict[Op, Callable[[Node, dict[Atom, int]], Function]] = {scan_op: ScanLoop}

@@ -13,6 +13,7 @@ from ..rewrite import Rule, Trace
 from .fold import FOLD
 from .gradients import GRADIENTS
 from .inference import INFERENCE
+from .scan import optimize_scans
 from .shapes import SHAPES
 from .simplify import SIMPLIFY
 from .stabilize import STABILIZE
@@ -27,4 +28,5 @@ PHASES: dict[str, tuple[Rule, ...]] = {
 
 def optimize(outputs: Iterable[Node]) -> tuple[list[Node], Trace]:
     """`outputs` rewritten by all the phases, and the trace of what fired."""
-    return rewrite.optimize(outputs, PHASES)
+    nodes, trace = rewrite.optimize(outputs, PHASES)
+    return optimize_scans(nodes, trace, optimize)

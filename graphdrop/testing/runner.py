@@ -22,10 +22,12 @@ from ..tree import flatten
 from .gradients import check_grad
 from .table import Array, Bad, Case
 
-FAMILIES = ("elementwise", "shape", "index", "sort", "reduce", "linalg", "conv", "random", "losses")
+FAMILIES = (
+    "elementwise", "shape", "index", "sort", "reduce", "linalg", "conv", "random", "losses", "scan",
+)  # fmt: skip
 
 # ops that are no computation: values come from the caller, or are taken apart by the backend
-LEAVES = ("constant", "get", "input", "random_key", "shared", "size")
+LEAVES = ("constant", "get", "input", "random_key", "shared", "size", "slot")
 
 
 def _family(name: str, attribute: str) -> list[Any]:
