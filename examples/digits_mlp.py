@@ -4,8 +4,8 @@ A network 64-256-256-10 learns from 1000 of scikit-learn's bundled 8x8 digits an
 other 797.  Everything but the rates is the same in both: initial weights, digits, their order, the
 steps, and the max-norm constraint that Srivastava et al. 2014 recommend.
 
-It is a demonstration, not a benchmark: rates, sizes and schedule were chosen with an eye on the test
-error of seeds 0 to 2.
+It is a demonstration, not a benchmark: rates, sizes and schedule were chosen with an eye on the
+test error of seeds 0 to 2.
 """
 
 import argparse
