@@ -332,7 +332,7 @@ def test_all_rules_keep_values_gradients_masks_and_call_numbers(program: Any, si
             assert found.shape == value.shape
             np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-12 * scale)
     assert drawing_calls(plain, g) == drawing_calls(rewritten, g)
-    for node in plain.draws.nodes:
+    for node in (draw.node for draw in plain.draws):
         site = node.params["site"]
         rate = {"rate": 0.5} if constant_value(operand(node, "threshold")) is None else {}
         masks = [f.mask(site, 5, **rate) for f in (plain, rewritten)]
