@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check examples bench clean
+.PHONY: demo test check examples clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/digits_mlp.py
@@ -18,9 +18,6 @@ check: $(VENV)/installed-dev
 
 examples: $(VENV)/installed-demo
 	for script in examples/*.py; do $(BIN)/python $$script --quick || exit 1; done
-
-bench: $(VENV)/installed-dev
-	$(BIN)/python benchmarks/run.py
 
 $(VENV)/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
