@@ -96,14 +96,14 @@ class Function:
         targets = [as_node(r) for r in results] + [new for _, new in update_pairs]
         replaced = dict(_check_given(old, new) for old, new in _pairs(givens, "givens"))
         targets = substitute(targets, replaced)
-        self._check_leaves(targets, replaced, on_unused_input)
+        user_graph = toposort(targets)
+        found = [node for node in user_graph if not node.inputs]
+        self._check_leaves(found, replaced, on_unused_input)
 
         self.updated = [old for old, _ in update_pairs]
         self.updated_order = sorted(self.updated, key=lambda s: s.serial)
-        found = leaves(targets)
         chosen = get_backend(backend)
         self.backend = chosen.name
-        user_graph = toposort(targets)
         self.draws = find_draws(user_graph)
         self.streams = list(dict.fromkeys(d.stream for d in self.draws))
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
@@ -124,8 +124,7 @@ class Function:
         self._flags = self._compile_flags(chosen)
         self._last_sizes: tuple[int, ...] | None = None
 
-    def _check_leaves(self, targets: list[Node], givens: Mapping[Node, Node], unused: str) -> None:
-        found = leaves(targets)
+    def _check_leaves(self, found: list[Node], givens: Mapping[Node, Node], unused: str) -> None:
         known = set(self.inputs)
         for node in found:
             if node.op is input_op and node not in known:

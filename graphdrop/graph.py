@@ -35,7 +35,7 @@ NO_PARAMS: Params = MappingProxyType({})
 Origin: TypeAlias = "tuple[str, int] | None"  # the user's file and line
 
 _serial = itertools.count()
-_interned: dict[Hashable, weakref.ref[Node]] = {}
+_interned: dict[Hashable, _Entry] = {}
 
 
 class Node(Operators):
@@ -47,11 +47,14 @@ class Node(Operators):
     type     TensorType, or TupleType for an op with several results
     checks   pairs of sizes that must be equal at run time
     origin   where the user built it, outside the key
+
+    size_inputs   nodes whose values are sizes in `params` or `checks`
+    dependencies  everything that must be computed first: operands, and nodes that give sizes
     """
 
     __slots__ = (
-        "__weakref__", "checks", "inputs", "op", "origin", "params", "serial", "size_inputs",
-        "type", "value_atom",
+        "__weakref__", "checks", "dependencies", "inputs", "op", "origin", "params", "serial",
+        "size_inputs", "type", "value_atom",
     )  # fmt: skip
     # NumPy must leave `array + node` to Node.__radd__
     __array_ufunc__ = None
@@ -63,7 +66,8 @@ class Node(Operators):
     checks: tuple[tuple[Size, Size], ...]
     origin: Origin
     serial: int
-    size_inputs: tuple[Node, ...]  # nodes whose values are sizes in `params` or `checks`
+    size_inputs: tuple[Node, ...]
+    dependencies: tuple[Node, ...]
     value_atom: Atom | None
 
     def __init__(
@@ -82,6 +86,7 @@ class Node(Operators):
         self.origin = current_origin()
         self.serial = next(_serial)
         self.size_inputs = _size_inputs(params, checks) if params or checks else ()
+        self.dependencies = inputs + self.size_inputs if self.size_inputs else inputs
         self.value_atom = None
 
     # ---- what the type says
@@ -114,11 +119,6 @@ class Node(Operators):
         """The name of an input or shared value; None for computed nodes."""
         name: str | None = self.params.get("name")
         return name if not self.inputs else None
-
-    @property
-    def dependencies(self) -> tuple[Node, ...]:
-        """Everything that must be computed first: operands, and nodes that give sizes."""
-        return self.inputs + self.size_inputs if self.size_inputs else self.inputs
 
     # ---- what a node is not
     def __bool__(self) -> bool:
@@ -174,7 +174,7 @@ def intern(
     make_type: Callable[[], tuple[Type, tuple[tuple[Size, Size], ...]]],
 ) -> Node:
     """The one node with this op, inputs and params; `make_type` runs only for a new one."""
-    # ids are safe: a live node keeps its inputs alive, and its entry goes before they do
+    # ids are safe: a live node keeps its inputs and params alive; its entry goes before they do
     key = (op, *map(id, inputs), freeze(params)) if params else (op, *map(id, inputs))
     ref = _interned.get(key)
     node = ref() if ref is not None else None
@@ -183,11 +183,8 @@ def intern(
     type, checks = make_type()
     node = Node(op, inputs, params, type, checks)
 
-    def forget(dead: weakref.ref[Node], key: Hashable = key) -> None:
-        if _interned.get(key) is dead:
-            del _interned[key]
-
-    new = weakref.ref(node, forget)
+    new = _Entry(node, _forget)
+    new.key = key
     while True:  # another thread may have built the same node meanwhile
         winner = _interned.setdefault(key, new)
         if winner is new:
@@ -198,19 +195,35 @@ def intern(
         _interned.pop(key, None)
 
 
+class _Entry(weakref.ref[Node]):
+    """An interned node, and the key it stands under."""
+
+    __slots__ = ("key",)
+    key: Hashable
+
+
+def _forget(dead: weakref.ref[Node]) -> None:
+    assert isinstance(dead, _Entry)
+    if _interned.get(dead.key) is dead:
+        del _interned[dead.key]
+
+
 def freeze(value: Any) -> Hashable:
     """A hashable key in which 1, True, 1.0 and -0.0 differ."""
     if isinstance(value, (bool, int, str)) or value is None:
         return (type(value).__name__, value)
     if isinstance(value, float):
         return ("float", value.hex())
-    if isinstance(value, Mapping):
+    if isinstance(value, (MappingProxyType, dict)):
         return tuple((k, freeze(v)) for k, v in value.items())
     if isinstance(value, (tuple, list)):
         return tuple(map(freeze, value))
     if isinstance(value, np.generic):
         return ("np", value.dtype, value.tobytes())
     assert isinstance(value, Hashable), f"{value!r} cannot be a parameter of an operation"
+    if type(value).__hash__ is object.__hash__:
+        # a function or a stream, which may refer to the node: its key must not keep it alive
+        return ("id", id(value))
     return value
 
 
@@ -271,23 +284,20 @@ def toposort(outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None
     """
     order: list[Node] = []
     done: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
+    stack = list(outputs)
+    stack.reverse()
     while stack:
-        node, ready = stack.pop()
-        if ready:
+        node = stack[-1]
+        if node not in done and (stop is None or not stop(node)):
+            missing = [d for d in node.dependencies if d not in done]
+            if missing:
+                missing.reverse()
+                stack += missing  # and then this node again
+                continue
+        stack.pop()
+        if node not in done:
+            done.add(node)
             order.append(node)
-            continue
-        if node in done:
-            continue
-        done.add(node)
-        needed = () if stop is not None and stop(node) else node.dependencies
-        if not needed:
-            order.append(node)
-            continue
-        stack.append((node, True))
-        for dependency in reversed(needed):
-            if dependency not in done:
-                stack.append((dependency, False))
     return order
 
 

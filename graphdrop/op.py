@@ -37,6 +37,8 @@ R = TypeVar("R")
 Prepare: TypeAlias = Callable[..., "tuple[Sequence[Node], dict[str, Any]]"]
 
 DEFAULT_FLOAT = np.dtype(np.float32)
+# Python's numbers, which take the dtype of what they meet; by kind: which dtypes may be met
+_WEAK: dict[type, str] = {bool: "biuf", int: "iuf", float: "f"}
 OPS: dict[str, Op] = {}
 
 
@@ -206,21 +208,20 @@ def op(rule: TypeRule | None = None, *, view: bool = False, name: str | None = N
 class Literal:
     """A read-only array that hashes and compares by dtype, shape and bytes."""
 
-    __slots__ = ("_digest", "array")
+    __slots__ = ("_hash", "_key", "array")
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array = np.array(array, order="C", copy=True)
         self.array.flags.writeable = False
-        self._digest = hashlib.blake2b(self.array.tobytes(), digest_size=16).digest()
-
-    def _key(self) -> tuple[Any, ...]:
-        return self.array.dtype, self.array.shape, self._digest
+        digest = hashlib.blake2b(self.array.tobytes(), digest_size=16).digest()
+        self._key = (self.array.dtype, self.array.shape, digest)
+        self._hash = hash(self._key)
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Literal) and self._key() == other._key()
+        return isinstance(other, Literal) and self._key == other._key
 
     def __repr__(self) -> str:
         return _brief(self.array if self.array.ndim else self.array.item())
@@ -251,7 +252,15 @@ def constant(value: Any, dtype: Any = None) -> Node:
     """A constant node of a scalar, array or nested list; see `as_literal`."""
     if isinstance(value, Node):
         raise ArgumentError(f"{value!r} is a node already, not a constant's value")
-    return _constant.make((), {"value": Literal(as_literal(value, dtype))})
+    plain = type(value) in _WEAK and (dtype is None or type(dtype) is np.dtype)
+    literal = _number(value, repr(value), dtype) if plain else Literal(as_literal(value, dtype))
+    return _constant.make((), {"value": literal})
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _number(value: Any, text: str, dtype: np.dtype[Any] | None) -> Literal:
+    """The literal of a Python number, of which a model has few; `text` tells 0.0 from -0.0."""
+    return Literal(as_literal(value, dtype))
 
 
 @op
@@ -291,11 +300,17 @@ def as_node(value: Any, dtype: Any = None) -> Node:
 
 def promoted(*values: Any) -> np.dtype[Any]:
     """The common dtype of nodes and values; Python scalars and sizes are weak."""
-    first = values[0] if values else None
-    if isinstance(first, Node) and all(
-        isinstance(v, Node) and v.dtype == first.dtype for v in values
-    ):
-        return first.dtype
+    dtype = next((v.dtype for v in values if isinstance(v, Node)), None)
+    if dtype is not None:
+        for v in values:
+            if (
+                v.dtype is not dtype
+                if isinstance(v, Node)
+                else dtype.kind not in _WEAK.get(type(v), "")
+            ):
+                break
+        else:
+            return dtype  # what nearly all calls come to
     kinds: list[Any] = []
     for v in values:
         if isinstance(v, Node):

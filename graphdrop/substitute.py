@@ -59,6 +59,8 @@ def substitute(
             if atom is not None and a != b and atom not in sizes:
                 sizes[atom] = b
     outputs = list(outputs)
+    if not replacements and not sizes:
+        return outputs
     done: dict[Node, Node] = {}
     for node in toposort(outputs, stop=replacements.__contains__):
         new = replacements.get(node)

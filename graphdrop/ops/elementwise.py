@@ -86,10 +86,11 @@ def elementwise(
     """
 
     def rule(*xs: TensorType) -> TensorType:
-        if any(x.dtype != xs[0].dtype for x in xs):
+        dtype = xs[0].dtype
+        if any([x.dtype != dtype for x in xs]):
             raise DTypeError(f"operands must have one dtype, got {[x.dtype.name for x in xs]}")
-        operands(xs[0].dtype)
-        return TensorType(result(xs[0].dtype), broadcast_shapes(*(x.shape for x in xs)))
+        operands(dtype)
+        return TensorType(result(dtype), broadcast_shapes(*[x.shape for x in xs]))
 
     def prepare(*values: Any) -> tuple[list[Node], dict[str, Any]]:
         if len(values) != arity:
