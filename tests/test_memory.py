@@ -123,7 +123,7 @@ def test_a_failure_leaves_no_context_set(fail: Callable[[], None]) -> None:
 
 def test_a_failed_call_holds_no_lock_and_takes_no_update() -> None:
     x, w = gd.vector("x"), gd.shared(np.zeros(3, "f4"), "w")
-    f = gd.function([x], None, updates={w: w + gd.assert_(x, gd.all(x > 0), "positive")})
+    f = gd.function([x], None, updates={w: w + gd.assert_(x, gd.all(x > 0), "positive")})  # noqa: PT009
     with pytest.raises(GraphdropError, match="positive"):
         f(np.array([1, -1, 1], "f4"))
     assert w.lock.acquire(blocking=False)
