@@ -1,7 +1,10 @@
 """graphdrop: a Theano-style graph compiler in which dropout is a first-class node."""
 
+from typing import NoReturn
+
 from .autodiff import grad, hessian, jacobian, jvp, vjp
 from .backend import available as backends
+from .cond import cond
 from .dropout import dropout
 from .errors import GraphdropError
 from .function import Function, function
@@ -194,6 +197,26 @@ from .serialize import load, load_arrays, save
 
 operators.install()
 
-from . import nn, optim, viz  # noqa: E402
+from . import nn, optim, train, viz  # noqa: E402
 
 __version__ = "0.1.0"
+
+# what users of NumPy, Theano and PyTorch may look for
+_ELSEWHERE = {
+    "absolute": "abs", "acos": "arccos", "asin": "arcsin", "atan": "arctan", "atan2": "arctan2",
+    "as_tensor": "as_node", "as_tensor_variable": "as_node", "asarray": "as_node", "cat":
+    "concatenate", "array": "constant", "detach": "stop_gradient", "disconnected_grad":
+    "stop_gradient", "zero_grad": "stop_gradient", "divide": "div", "true_divide": "div",
+    "eq": "equal", "neq": "not_equal", "ge": "greater_equal", "gt": "greater", "le": "less_equal",
+    "lt": "less", "floor_divide": "floordiv", "gammaln": "lgamma", "gather": "take_along_axis",
+    "grad_clip": "clip_gradient", "hstack": "concatenate", "vstack": "concatenate",
+    "ifelse": "where", "switch": "where", "invert": "bitwise_not", "Lop": "vjp", "Rop": "jvp",
+    "multiply": "mul", "negative": "neg", "permute": "transpose", "power": "pow",
+    "remainder": "mod", "subtract": "sub", "swish": "silu", "topk": "top_k",
+    "amax": "max", "amin": "min", "identity": "eye", "astype": "cast", "unsqueeze": "expand_dims",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> NoReturn:
+    hint = f"; here it is gd.{_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+    raise AttributeError(f"module 'graphdrop' has no attribute {name!r}{hint}", name=name)

@@ -12,6 +12,7 @@ import numpy as np
 from . import tree
 from .backend import Backend, Executable, Graph, get_backend
 from .binding import Binder
+from .bodies import inner_nodes
 from .errors import ArgumentError, DTypeError, InputError, NanError, RandomError, ShapeError
 from .graph import Node, format_origin, leaves, toposort
 from .op import as_node, constant, constant_value
@@ -21,7 +22,6 @@ from .ops.random import random_key
 from .replay import active_streams, find_draws, regenerate_mask
 from .rewrite import Trace
 from .rules import optimize as rewrite
-from .scan import inner_nodes
 from .substitute import substitute
 from .types import Dim, unify
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .bodies import Values, sizes_outside
+from .cond import cond_op
 from .errors import RandomError
-from .graph import Node, format_origin, toposort
-from .op import constant_value
+from .graph import Node, format_origin, leaves, toposort
+from .op import constant, constant_value
 from .ops import random as draws
+from .ops.elementwise import logical_and, logical_not
 from .random import RandomStream, check_call, lanes, threshold_of
 from .scan import scan_op
+from .substitute import Body, map_sizes, substitute
 from .types import Atom, Shape, Size, atoms_of, evaluate
 
 
@@ -27,60 +31,137 @@ def operand(node: Node, name: str) -> Node:
     return node.inputs[node.op.operand_names.index(name)]
 
 
+# what replay asks of a draw, besides its node
+ASKED = ("training", "threshold", "key", "example")
+
+
 @dataclass(frozen=True)
 class Draw:
     """One draw of a graph.
 
-    node     the draw; inside a scan, a node of its body
-    stream   what it draws from
-    given    its operands by name as nodes of the outer graph; None if they vary within a scan
-    lengths  the lengths of the scans around it, outermost first
+    node       the draw; inside a scan or a branch, a node of a body
+    stream     what it draws from
+    given      the operands ASKED for, as nodes of the outer graph; None if they vary within a scan
+    condition  whether the branches around it are taken, likewise
+    shape      of its lanes, in sizes of the outer graph
+    lengths    the lengths of the scans around it, outermost first
     """
 
     node: Node
     stream: RandomStream
     given: Mapping[str, Node | None]
-    lengths: tuple[Size, ...] = ()
+    condition: Node | None
+    shape: Shape
+    lengths: tuple[Size, ...]
 
     @property
     def flag(self) -> Node:
         """The bool node that says whether it draws."""
         flag = self.given["training"]
+        here = f"{self.node!r} (built at {format_origin(self.node.origin)})"
+        if self.condition is None:
+            raise RandomError(
+                f"{here} is in a branch whose predicate changes within a scan, but a call draws or "
+                f"does not; draw before the gd.cond and use the result inside, or compute the "
+                f"predicate outside the scan"
+            )
         if flag is None:
             raise RandomError(
-                f"the training flag of {self.node!r} (built at {format_origin(self.node.origin)}) "
-                f"changes within a scan, but a call draws or does not; compute it outside"
+                f"the training flag of {here} changes within a scan, but a call draws or does "
+                f"not; compute it outside"
             )
-        return flag
+        return _both(self.condition, flag)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a graph of bodies we are.
+
+    slots      what the slots of the body around stand for in the outer graph; None if that varies
+    sizes      what the sizes that are values of slots are in the outer graph
+    condition  as in `Draw`
+    lengths    as in `Draw`
+    """
+
+    slots: Mapping[Node, Node | None]
+    sizes: Mapping[Atom, Size]
+    condition: Node | None
+    lengths: tuple[Size, ...]
+
+    def outer(self, node: Node) -> Node | None:
+        """A node of the body as one of the outer graph; None if it varies within a scan."""
+        used = [s for s in leaves([node]) if s in self.slots]
+        sources = [self.slots[s] for s in used]
+        found = {s: n for s, n in zip(used, sources, strict=True) if n is not None}
+        return substitute([node], found)[0] if len(found) == len(used) else None
+
+    def inside(
+        self, body: Body, given: Sequence[Node | None], values: Values, **changes: Any
+    ) -> _Place:
+        """The place within a body some of whose slots are given."""
+        slots = dict(zip(body.inputs, given, strict=True))
+        sizes = {a: map_sizes(s, self.sizes) for a, s in sizes_outside(body, values).items()}
+        return replace(self, slots=slots, sizes=sizes, **changes)
 
 
 def find_draws(order: Sequence[Node]) -> tuple[Draw, ...]:
-    """The draws among the nodes of a graph, in scans too, that are made from a stream.
+    """The draws among the nodes of a graph, in scans and branches too, made from a stream.
 
     A draw whose key was replaced by a value (`givens={stream.key: ...}`) is a function like others.
     """
-    return tuple(_draws_of(order, {}, ()))
+    return tuple(_draws_of(order, _Place({}, {}, constant(True), ())))
 
 
-def _draws_of(
-    order: Sequence[Node], outer: Mapping[Node, Node | None], lengths: tuple[Size, ...]
-) -> Iterator[Draw]:
+def _draws_of(order: Sequence[Node], place: _Place) -> Iterator[Draw]:
     for node in order:
         names = node.op.operand_names
         if "key" in names:
-            given = {n: outer.get(i, i) for n, i in zip(names, node.inputs, strict=True)}
+            operands = zip(names, node.inputs, strict=True)
+            given = {n: place.outer(i) for n, i in operands if n in ASKED}
             key = given["key"]
             if key is not None and key.op is draws.random_key:
-                yield Draw(node, key.params["stream"], given, lengths)
+                shape = map_sizes(_own_shape(node), place.sizes)
+                stream = key.params["stream"]
+                yield Draw(node, stream, given, place.condition, shape, place.lengths)
         elif node.op is scan_op:
-            body, captured = node.params["body"], node.params["carries"] + node.params["sequences"]
-            places: dict[Node, Node | None] = dict.fromkeys(body.inputs)
-            for slot, source in zip(
-                body.inputs[1 + captured :], node.inputs[captured:], strict=True
-            ):
-                places[slot] = outer.get(source, source)
-            inside = (*lengths, node.params["length"])
-            yield from _draws_of(toposort(body.outputs), places, inside)
+            yield from _draws_of_scan(node, place)
+        elif node.op is cond_op:
+            yield from _draws_of_cond(node, place)
+
+
+def _draws_of_scan(node: Node, place: _Place) -> Iterator[Draw]:
+    body, counted = node.params["body"], node.params["counted"]
+    first = node.params["carries"] + node.params["sequences"]
+    given = [*[None] * (1 + first), *(place.outer(n) for n in node.inputs[first:])]
+    here = () if counted is None else (map_sizes(counted, place.sizes),)
+    lengths = (*place.lengths, *here)
+    inside = place.inside(body, given, node.params["values"], lengths=lengths)
+    yield from _draws_of(toposort(body.outputs), inside)
+
+
+def _draws_of_cond(node: Node, place: _Place) -> Iterator[Draw]:
+    predicate, *given = (place.outer(n) for n in node.inputs)
+    for name in ("then", "otherwise"):
+        taken = predicate
+        if predicate is not None and name == "otherwise":
+            known = constant_value(predicate)
+            taken = logical_not(predicate) if known is None else constant(not known)
+        taken = None if taken is None or place.condition is None else _both(place.condition, taken)
+        if taken is not None and constant_value(taken) == False:  # noqa: E712
+            continue
+        body = node.params[name]
+        inside = place.inside(body, given, node.params["values"], condition=taken)
+        yield from _draws_of(toposort(body.outputs), inside)
+
+
+def _both(a: Node, b: Node) -> Node:
+    """a and b, decided if one of them is known to be true or false."""
+    for one, other in ((a, b), (b, a)):
+        known = constant_value(one)
+        if known is not None:
+            return other if known else one
+    found: Node = logical_and(a, b)
+    return found
 
 
 def active_streams(found: Sequence[Draw], values: Mapping[Node, Any]) -> dict[RandomStream, bool]:
@@ -113,7 +194,7 @@ def regenerate_mask(
     """
     check_call(call)
     draw = _find(found, name)
-    shape = _own_shape(draw.node)
+    shape = draw.shape
     *lengths, env = (*draw.lengths, _environment((*draw.lengths, *shape), name, known, sizes))
     loops = tuple(evaluate(s, env) for s in lengths)
     concrete = tuple(evaluate(s, env) for s in shape)

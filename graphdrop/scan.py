@@ -9,37 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from . import tree
 from .autodiff import backpropagate
+from .bodies import Values, close, open_slots, outer_shape, sizes_outside
 from .errors import ArgumentError, DTypeError, ShapeError
 from .graph import Node, toposort
-from .op import as_node, composed, constant, constant_value, op, split
+from .op import as_node, composed, constant, op, split
 from .ops.create import arange, zeros_like
-from .ops.elementwise import cast, logical_or, stop_gradient, where
+from .ops.elementwise import cast, equal, logical_or, stop_gradient, where
 from .ops.join import concatenate
 from .ops.leaf import as_size, tensor
 from .ops.shape import reshape
 from .random import current_step
-from .substitute import Body, slot, substitute
-from .types import Size, TensorType, TupleType, max_size, unify
+from .substitute import Body, substitute
+from .types import Dim, Size, TensorType, TupleType, max_size, unify
 
 
 @op(name="scan")
 def scan_op(
-    *inputs: TensorType, body: Body, carries: int, sequences: int, length: Size, reverse: bool
-) -> TupleType:
+    *inputs: TensorType, body: Body, carries: int, sequences: int, length: Size, reverse: bool,
+    values: Values = (), counted: Size | None = None,
+) -> TupleType:  # fmt: skip
     """(first carries, sequences, captured) -> (final carries, stacked outs).
 
     The body maps (index, carries, elements, captured) to (carries, outs).  Row t of a stacked out
     belongs to row t of the sequences, also when they are walked in reverse.
+
+    values   sizes in the body's types that are values of captured nodes, see `bodies.Closure`
+    counted  the steps of the user's scan, of which this may be a part; None if the scan around it
+             counts them.  Replay reads it: a mask has one row for every counted step
     """
-    outs = (n.tensor_type for n in body.outputs[carries:])
-    stacked = (t.with_shape((length, *t.shape)) for t in outs)
+    for s in inputs[carries : carries + sequences]:
+        unify(s.shape[0], length, "sequences of one scan have one length: sizes")
+    outside = sizes_outside(body, values)
+    shapes = [outer_shape(n, outside, "the result of a step") for n in body.outputs]
+    for carry, shape in zip(inputs[:carries], shapes, strict=False):
+        for old, new in zip(carry.shape, shape, strict=True):
+            unify(old, new, "the carry changes its sizes:")
+    outs = zip(body.outputs[carries:], shapes[carries:], strict=True)
+    stacked = (TensorType(n.dtype, (length, *shape)) for n, shape in outs)
     return TupleType((*inputs[:carries], *stacked))
 
 
@@ -63,51 +76,55 @@ class Step:
         return self.results[len(self.carries) :]
 
 
-def run_step(
-    step: Step, init: Sequence[Node], sequences: Sequence[Node], length: Size, reverse: bool
-) -> list[Node]:
+@dataclass(frozen=True)
+class Walk:
+    """How a scan goes.
+
+    length   the number of steps
+    reverse  from the last row to the first
+    counted  see `scan_op`
+    """
+
+    length: Size
+    reverse: bool
+    counted: Size | None
+
+
+def run_step(step: Step, init: Sequence[Node], sequences: Sequence[Node], walk: Walk) -> list[Node]:
     """Close a traced step over what it captures, and scan it: final carries, then stacked outs."""
     inner = [step.index, *step.carries, *step.elements]
-    captured = _captured(step.results, inner)
-    places = {p: slot(i, p.tensor_type) for i, p in enumerate((*inner, *captured))}
-    body = Body(tuple(places.values()), tuple(substitute(step.results, places)))
+    varying = _varying(step.results, inner)
+    closed = close(inner, step.results, lambda n: n not in varying)
     params = {
-        "body": body, "carries": len(step.carries), "sequences": len(step.elements),
-        "length": length, "reverse": reverse,
+        "body": closed.body, "values": closed.values, "carries": len(step.carries),
+        "sequences": len(step.elements), **vars(walk),
     }  # fmt: skip
-    return list(split(scan_op.make((*init, *sequences, *captured), params)))
+    return list(split(scan_op.make((*init, *sequences, *closed.captured), params)))
 
 
 def open_body(node: Node) -> Step:
     """The step of a scan with fresh placeholders, captured values being the outer nodes again."""
-    body: Body = node.params["body"]
-    carries, sequences = node.params["carries"], node.params["sequences"]
-    fresh = [tensor(None, s.dtype, s.shape) for s in body.inputs[: 1 + carries + sequences]]
-    places = [*fresh, *node.inputs[carries + sequences :]]
-    results = substitute(body.outputs, dict(zip(body.inputs, places, strict=True)))
-    return Step(fresh[0], fresh[1 : 1 + carries], fresh[1 + carries :], results)
+    first = node.params["carries"] + node.params["sequences"]
+    given = [*[None] * (1 + first), *node.inputs[first:]]
+    slots, results = open_slots(node.params["body"], given)
+    carries, elements, _ = _cut(slots[1:], node.params["carries"], node.params["sequences"])
+    return Step(slots[0], carries, elements, results)
 
 
-def _captured(results: Sequence[Node], inner: Sequence[Node]) -> list[Node]:
-    """The outermost nodes that do not depend on the loop; constants stay in the body."""
-    varying = set(inner)
-    order = toposort(results)
-    for node in order:
+def walk_of(node: Node) -> Walk:
+    """How a scan goes."""
+    return Walk(*(node.params[f.name] for f in fields(Walk)))
+
+
+def _varying(results: Sequence[Node], placeholders: Sequence[Node]) -> set[Node]:
+    """The nodes that depend on the placeholders."""
+    oldest = min(p.serial for p in placeholders)
+    varying = set(placeholders)
+    # what was built before the placeholders cannot depend on them
+    for node in toposort(results, stop=lambda n: n.serial <= oldest):
         if not varying.isdisjoint(node.dependencies):
             varying.add(node)
-    used = [d for n in order if n in varying and n not in inner for d in n.dependencies]
-    outer = (n for n in (*used, *results) if n not in varying and constant_value(n) is None)
-    return list(dict.fromkeys(outer))
-
-
-def inner_nodes(order: Sequence[Node]) -> list[Node]:
-    """The nodes of a graph and of all bodies in it, nested ones too."""
-    found = list(order)
-    for node in found:
-        for value in node.params.values():
-            if isinstance(value, Body):
-                found.extend(toposort(value.outputs))
-    return found
+    return varying
 
 
 # --------------------------------------------------------------------------------------------
@@ -266,31 +283,31 @@ def _run(
             isinstance(value, bool) or not isinstance(value, int) or value < 1
         ):
             raise ArgumentError(f"{name} must be a positive int, got {value!r}")
+    whole = Walk(length, reverse, length)
     if truncate is None and checkpoint is None:
-        return run_step(step, inits, seqs, length, reverse)
+        return run_step(step, inits, seqs, whole)
     # the parts count on: the position becomes a sequence of its own
-    counted = replace(
-        step, index=tensor("part", np.int64, ()), elements=[step.index, *step.elements]
-    )
+    part = replace(step, index=tensor("part", np.int64, ()), elements=[step.index, *step.elements])
     rows = [arange(as_node(length)), *seqs]
     if truncate is None:
-        assert checkpoint is not None
-        return _run_checkpointed(counted, inits, rows, length, reverse, checkpoint)
+        return _run_part(part, inits, rows, whole, checkpoint)
     early = max_size(length - truncate, 0)
-    parts = (
-        [(0, early), (early, length)]
-        if not reverse
-        else [(length - early, length), (0, length - early)]
-    )
+    if early == 0:
+        return _run_part(part, inits, rows, whole, checkpoint)
+    start = length - early if reverse else early
+    bounds = [(start, length), (0, start)] if reverse else [(0, start), (start, length)]
 
     def run(carry: list[Node], start: Size, stop: Size) -> list[Node]:
-        part = [r[start:stop] for r in rows]
-        if checkpoint is None:
-            return run_step(counted, carry, part, stop - start, reverse)
-        return _run_checkpointed(counted, carry, part, stop - start, reverse, checkpoint)
+        walk = replace(whole, length=stop - start)
+        return _run_part(part, carry, [r[start:stop] for r in rows], walk, checkpoint)
 
-    first = [stop_gradient(r) for r in run(inits, *parts[0])]
-    second = run(first[: len(inits)], *parts[1])
+    first = [stop_gradient(r) for r in run(inits, *bounds[0])]
+    # a sequence that turns out to be short enough is not truncated
+    carry = first[: len(inits)]
+    if isinstance(early, Dim):
+        short = equal(early, 0)
+        carry = [where(short, i, c) for i, c in zip(inits, carry, strict=True)]
+    second = run(carry, *bounds[1])
     return _joined(first, second, len(inits), reverse)
 
 
@@ -301,28 +318,32 @@ def _joined(first: list[Node], second: list[Node], carries: int, reverse: bool) 
     return [*second[:carries], *outs]
 
 
-def _run_checkpointed(
-    step: Step, inits: list[Node], rows: list[Node], length: Size, reverse: bool, every: int
+def _run_part(
+    step: Step, inits: list[Node], rows: list[Node], walk: Walk, every: int | None
 ) -> list[Node]:
-    """A scan over blocks of steps, each a scan, and one over what is left.
+    """A scan; if it is to be checkpointed, one over blocks of steps and one over what is left.
 
-    The gradient of the outer scan keeps the state before each block and runs the block again.
+    A block is a scan too.  The gradient of the scan over blocks keeps the state before each one
+    and runs the block again.
     """
-    blocks = length // every
-    whole = blocks * every
+    if every is None:
+        return run_step(step, inits, rows, walk)
+    blocks = walk.length // every
+    full = blocks * every
+    rest = walk.length - full
     carries = [tensor("carry", c.dtype, c.shape) for c in step.carries]
     block = [tensor("block", r.dtype, (every, *r.shape[1:])) for r in rows]
-    inner = run_step(step, carries, block, every, reverse)
+    inner = run_step(step, carries, block, Walk(every, walk.reverse, None))
     count = len(carries)
     outer = Step(tensor("block", np.int64, ()), carries, block, [*inner, *carries])
     # rows that do not fill a block come last, in the order of the walk
-    start = length - whole if reverse else 0
-    blocked = [reshape(r[start : start + whole], (blocks, every, *r.shape[1:])) for r in rows]
-    first = run_step(outer, inits, blocked, blocks, reverse)[: len(inner)]
-    first[count:] = [reshape(o, (whole, *o.shape[2:])) for o in first[count:]]
-    rest = [r[:start] if reverse else r[whole:] for r in rows]
-    second = run_step(step, first[:count], rest, length - whole, reverse)
-    return _joined(first, second, count, reverse)
+    start = rest if walk.reverse else 0
+    blocked = [reshape(r[start : start + full], (blocks, every, *r.shape[1:])) for r in rows]
+    first = run_step(outer, inits, blocked, replace(walk, length=blocks))[: len(inner)]
+    first[count:] = [reshape(o, (full, *o.shape[2:])) for o in first[count:]]
+    left = [r[:start] if walk.reverse else r[full:] for r in rows]
+    second = run_step(step, first[:count], left, replace(walk, length=rest))
+    return _joined(first, second, count, walk.reverse)
 
 
 # --------------------------------------------------------------------------------------------
@@ -332,15 +353,19 @@ def _run_checkpointed(
 @scan_op.vjp
 def _(
     gs: Sequence[Node | None], ys: Sequence[Node], *inputs: Node,
-    body: Body, carries: int, sequences: int, length: Size, reverse: bool,
+    body: Body, carries: int, sequences: int, length: Size, reverse: bool, values: Values,
+    counted: Size | None,
 ) -> Sequence[Node | None]:  # fmt: skip
     """A scan the other way: it carries the gradient of the carry, and sums for captured values."""
-    index = tensor("index", np.int64, ())
-    inner = [tensor(None, s.dtype, s.shape) for s in body.inputs[1:]]
-    again = substitute(body.outputs, dict(zip(body.inputs, (index, *inner), strict=True)))
+    outer = inputs[carries + sequences :]
+    # captured sizes stay as they are; all else gets a placeholder to differentiate by
+    fresh = 1 + carries + sequences
+    pairs = zip(body.inputs[fresh:], outer, strict=True)
+    sizes = [None if s.value_atom is None else n for s, n in pairs]
+    (index, *inner), again = open_slots(body, [None] * fresh + sizes)
     states, elements, captured = _cut(inner, carries, sequences)
     g_outs = [(o, g) for o, g in zip(again[carries:], gs[carries:], strict=True) if g is not None]
-    rows = [tensor("g_out", g.dtype, g.shape[1:]) for _, g in g_outs]
+    rows = [tensor("g_out", o.dtype, o.shape) for o, _ in g_outs]
     floats = [i for i in range(carries) if states[i].tensor_type.is_float]
     g_states = [tensor("g_carry", states[i].dtype, states[i].shape) for i in floats]
 
@@ -356,12 +381,9 @@ def _(
     stacked = [(k, d) for k, n in enumerate(elements) if (d := found.get(n)) is not None]
     new = [zeros_like(states[i]) if (d := found[states[i]]) is None else d for i in floats]
     new += [s + d for s, (_, d) in zip(sums, summed, strict=True)]
-    carry = [*g_states, *sums]
-    outer = inputs[carries + sequences :]
     # what was captured is captured again; the carry is an out, as in every scan
-    results = substitute(
-        [*new, *(d for _, d in stacked), *carry], dict(zip(captured, outer, strict=True))
-    )
+    carry, places = [*g_states, *sums], dict(zip(captured, outer, strict=True))
+    results = substitute([*new, *(d for _, d in stacked), *carry], places)
     step = Step(index, carry, [*states, *elements, *rows], results)
 
     given = [gs[i] for i in floats]
@@ -369,7 +391,7 @@ def _(
     first += [zeros_like(outer[k]) for k, _ in summed]
     history = [ys[body.outputs.index(s, carries)] for s in body.inputs[1 : 1 + carries]]
     walked = [*history, *inputs[carries : carries + sequences], *(g for _, g in g_outs)]
-    made = iter(run_step(step, first, walked, length, not reverse))
+    made = iter(run_step(step, first, walked, Walk(length, not reverse, counted)))
     grads: list[Node | None] = [None] * len(inputs)
     for i in floats:
         grads[i] = next(made)

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import ArgumentError
-from .graph import Node, intern, origin_scope, toposort
+from .graph import Node, format_origin, intern, origin_scope, toposort
 from .op import constant_value, op, size
-from .types import Atom, Dim, Size, TensorType, plain_atom, substitute_size, value_dim
+from .types import Atom, Dim, Size, TensorType, atoms_of, plain_atom, substitute_size, value_dim
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,31 @@ class Body:
     outputs: tuple[Node, ...]
 
     def map_sizes(self, sizes: Mapping[Atom, Size]) -> Body:
-        """The same body in which symbolic sizes are better known."""
-        slots = [slot(i, map_sizes(s.type, sizes)) for i, s in enumerate(self.inputs)]
+        """The same body in which symbolic sizes are better known.
+
+        Sizes that are values come in by slots, so those of the graph around mean nothing here.
+        """
+        known = {a: s for a, s in sizes.items() if a.kind != "value"}
+        if not known:
+            return self
+        self._check_sizes(known)
+        slots = [slot(i, map_sizes(s.type, known)) for i, s in enumerate(self.inputs)]
         replaced = dict(zip(self.inputs, slots, strict=True))
-        return Body(tuple(slots), tuple(substitute(self.outputs, replaced, sizes)))
+        return Body(tuple(slots), tuple(substitute(self.outputs, replaced, known)))
+
+    def _check_sizes(self, known: Mapping[Atom, Size]) -> None:
+        """Raise if a size would become the value of a node, which a closed body cannot name."""
+        values = {a for a, s in known.items() if any(v.kind == "value" for v in atoms_of([s]))}
+        if not values:
+            return
+        for node in (*self.inputs, *toposort(self.outputs)):
+            for atom in atoms_of([*getattr(node.type, "shape", ()), *node.params.values()]):
+                if atom in values:
+                    raise ArgumentError(
+                        f"the size {atom} of {node!r} (built at {format_origin(node.origin)}) "
+                        f"cannot become {known[atom]} inside a scan or a branch; build these on "
+                        f"the new value instead of replacing it afterwards"
+                    )
 
 
 @op(name="slot")

@@ -6,12 +6,13 @@ import numpy as np
 
 from graphdrop.backend import Backend
 
-from .program import LOOPS, NumpyProgram
+from .bodies import PARTS
+from .program import NumpyProgram
 from .rules import RULES
 
 BACKEND = Backend(
     name="numpy",
-    rules={**RULES, **LOOPS},
+    rules={**RULES, **PARTS},
     compile=NumpyProgram,
     to_device=np.asarray,
     to_host=np.asarray,

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from graphdrop.backend import Graph
-from graphdrop.errors import BackendError, GraphdropError, ShapeError
+from graphdrop.errors import BackendError, GraphdropError
 from graphdrop.graph import Node, toposort
-from graphdrop.op import Op, constant_value, explain
-from graphdrop.scan import scan_op
+from graphdrop.op import constant_value, explain
 from graphdrop.substitute import map_sizes
-from graphdrop.types import Atom, evaluate
+from graphdrop.types import Atom
 
+from .bodies import PARTS, Observer, Runner, with_values
 from .lower import lower
 from .rules import RULES
 
@@ -45,9 +45,12 @@ class Call:
 
 
 class NumpyProgram:
-    """An executable graph; see `graphdrop.backend.Executable`."""
+    """An executable graph; see `graphdrop.backend.Executable`.
 
-    def __init__(self, graph: Graph) -> None:
+    copy  whether results must be arrays of their own
+    """
+
+    def __init__(self, graph: Graph, *, copy: bool = True) -> None:
         graph = replace(graph, outputs=tuple(lower(graph.outputs)))
         self.atoms = graph.atoms
         order = toposort(graph.outputs)
@@ -60,26 +63,32 @@ class NumpyProgram:
         self.nodes = [n for n in order if n not in leaves and constant_value(n) is None]
         self.outputs = [self.slot[n] for n in graph.outputs]
         self.storage = _storage(order)
-        self.copied = self._aliased_outputs(graph, leaves)
+        self.aliased = self._aliased_outputs(graph, leaves)
+        self.copy = copy
         self.calls = self._schedule(graph)
+        # the programs of bodies, made once for all sizes
+        loose = partial(NumpyProgram, copy=False)
+        self.parts = {
+            n: PARTS[n.op](n, order, graph.atoms, loose) for n in self.nodes if n.op in PARTS
+        }
         self._run = self._compile()
         self._plans: OrderedDict[tuple[int, ...], list[Function]] = OrderedDict()
 
     # ---- preparation
     def _aliased_outputs(self, graph: Graph, leaves: set[Node]) -> list[bool]:
-        """Which outputs must be copied: those that share memory with a leaf or another output."""
+        """Which outputs may share memory with a leaf or another output."""
         seen: set[Node] = set()
-        copied = []
+        aliased = []
         for node in graph.outputs:
             root = self.storage[node]
-            copied.append(
+            aliased.append(
                 root in seen
                 or root in leaves
                 or constant_value(root) is not None
                 or (root is not node and root.shape != node.shape)
             )
             seen.add(root)
-        return copied
+        return aliased
 
     def _schedule(self, graph: Graph) -> list[Call]:
         last: dict[int, int] = {}  # slot -> the last step that reads it
@@ -119,8 +128,10 @@ class NumpyProgram:
                 given.append(f"out={names[call.reuse]}")
             forget = "".join(f"; {names[s]} = None" for s in call.dead if s not in self.constants)
             lines.append(f"    {names[call.result]} = f[{k}]({', '.join(given)}){forget}")
-        found = zip(self.outputs, self.copied, strict=True)
-        results = [f"{'array' if copy else 'asarray'}({names[s]})" for s, copy in found]
+        results = [names[s] for s in self.outputs]
+        if self.copy:
+            found = zip(results, self.aliased, strict=True)
+            results = [f"{'array' if aliased else 'asarray'}({r})" for r, aliased in found]
         return "\n".join([*lines, f"    return [{', '.join(results)}]"])
 
     def _compile(self) -> Callable[[list[Any], list[Function]], list[Any]]:
@@ -135,7 +146,9 @@ class NumpyProgram:
         plan = self._plans.get(sizes)
         if plan is None:
             known = dict(zip(self.atoms, sizes, strict=True))
-            plan = self._plans[sizes] = [_prepare(call.node, known) for call in self.calls]
+            plan = self._plans[sizes] = [
+                self.parts[n](known) if n in self.parts else _prepare(n, known) for n in self.nodes
+            ]
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return plan
@@ -147,34 +160,50 @@ class NumpyProgram:
             with np.errstate(all="ignore"):
                 return self._run(arrays, plan)
         except GraphdropError as error:
-            raise self._explained(error) from None
+            raise self.explained(error) from None
 
-    def _explained(self, error: GraphdropError) -> GraphdropError:
+    def runner(self, sizes: tuple[int, ...], seen: Observer | None = None) -> Runner:
+        """What runs a body many times: without the checks and settings of `run`."""
+        plan = self._plan(sizes)
+        if seen is not None:
+            plan = self._watched(plan, seen)
+        return lambda arrays: self._run(arrays, plan)
+
+    def explained(self, error: GraphdropError) -> GraphdropError:
         """The error of a rule, naming the operation and the user's line."""
         frames = traceback.walk_tb(error.__traceback__)
         line = next(line for f, line in frames if f.f_code is self._run.__code__)
         node = self.calls[line - FIRST_LINE].node
         return explain(node.op.name, error, node.inputs, node.origin)
 
-    def observe(
-        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None]
-    ) -> list[Any]:
-        plan = self._plan(sizes)
+    def observe(self, arrays: list[Any], sizes: tuple[int, ...], seen: Observer) -> list[Any]:
+        try:
+            with np.errstate(all="ignore"):
+                return self._run(arrays, self._watched(self._plan(sizes), seen))
+        except GraphdropError as error:
+            raise self.explained(error) from None
 
-        def watched(k: int) -> Function:
+    def _watched(self, plan: list[Function], seen: Observer) -> list[Function]:
+        """The plan, reporting every step; the steps of bodies report themselves."""
+
+        def watched(node: Node, function: Function) -> Function:
             def call(*operands: Any, **out: Any) -> Any:
+                inside: list[float] = []
+
+                def also(inner: Node, value: Any, seconds: float) -> None:
+                    inside.append(seconds)
+                    seen(inner, value, seconds)
+
+                if node in self.parts:
+                    out["seen"] = also
                 start = time.perf_counter()
-                value = plan[k](*operands, **out)
-                seen(self.calls[k].node, value, time.perf_counter() - start)
+                value = function(*operands, **out)
+                seen(node, value, time.perf_counter() - start - sum(inside))
                 return value
 
             return call
 
-        try:
-            with np.errstate(all="ignore"):
-                return self._run(arrays, [watched(k) for k in range(len(plan))])
-        except GraphdropError as error:
-            raise self._explained(error) from None
+        return [watched(n, f) for n, f in zip(self.nodes, plan, strict=True)]
 
 
 def _storage(order: Sequence[Node]) -> dict[Node, Node]:
@@ -200,8 +229,6 @@ def _can_overwrite(node: Node, operand: Node) -> bool:
 
 def _prepare(node: Node, known: dict[Atom, int]) -> Callable[..., Any]:
     """The function that computes a node from the arrays of its dependencies."""
-    if node.op in LOOPS:
-        return LOOPS[node.op](node, known)
     rule = RULES.get(node.op)
     if rule is None:
         raise BackendError(f"the numpy backend has no rule for {node.op.name}")
@@ -214,46 +241,5 @@ def _prepare(node: Node, known: dict[Atom, int]) -> Callable[..., Any]:
 
 def _run_sized(rule: Callable[..., Any], node: Node, known: dict[Atom, int], *values: Any) -> Any:
     """Compute a node some of whose sizes are values of the graph itself."""
-    arrays, given = values[: len(node.inputs)], values[len(node.inputs) :]
-    atoms = [n.value_atom for n in node.size_inputs]
-    env = known | {a: int(v) for a, v in zip(atoms, given, strict=True) if a is not None}
-    for a, b in node.checks:
-        if evaluate(a, env) != evaluate(b, env):
-            raise ShapeError(
-                f"needs {a} == {b}, which are {evaluate(a, env)} and {evaluate(b, env)}"
-            )
+    arrays, env = with_values(node, known, values)
     return rule(*arrays, **map_sizes(dict(node.params), env))
-
-
-class ScanLoop:
-    """A scan as a Python loop over the program of its body."""
-
-    def __init__(self, node: Node, known: dict[Atom, int]) -> None:
-        body = node.params["body"]
-        self.carries, self.sequences = node.params["carries"], node.params["sequences"]
-        self.reverse = node.params["reverse"]
-        self.program = NumpyProgram(Graph(body.inputs, body.outputs, tuple(known)))
-        self.sizes = tuple(known.values())
-        self.length = evaluate(node.params["length"], known)
-        self.outs = [
-            (tuple(evaluate(s, known) for s in t.shape), t.dtype)
-            for t in node.type.items[self.carries :]
-        ]
-
-    def __call__(self, *arrays: Any) -> tuple[Any, ...]:
-        first = self.carries + self.sequences
-        carry = [np.array(a) for a in arrays[: self.carries]]
-        elements, captured = arrays[self.carries : first], arrays[first:]
-        outs = [np.empty(shape, dtype) for shape, dtype in self.outs]
-        steps = range(self.length)
-        for t in reversed(steps) if self.reverse else steps:
-            given = [np.int64(t), *carry, *(e[t] for e in elements), *captured]
-            results = self.program.run(given, self.sizes)
-            carry = results[: self.carries]
-            for out, value in zip(outs, results[self.carries :], strict=True):
-                out[t] = value
-        return (*carry, *outs)
-
-
-# ops with bodies of their own: (node, sizes) -> function
-LOOPS: dict[Op, Callable[[Node, dict[Atom, int]], Function]] = {scan_op: ScanLoop}

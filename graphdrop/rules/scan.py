@@ -12,7 +12,7 @@ from functools import partial
 from ..graph import Node, origin_scope, toposort
 from ..op import get
 from ..rewrite import Fired, Trace
-from ..scan import Step, open_body, run_step, scan_op
+from ..scan import Step, open_body, run_step, scan_op, walk_of
 from ..substitute import Body, rebuild
 from ..types import Atom, Size
 
@@ -97,7 +97,7 @@ def _pruned(node: Node, *, used: dict[Node, set[int]], trace: Trace) -> dict[int
     )
     init = [node.inputs[i] for i in kept]
     sequences = [node.inputs[nc + i] for i in elements]
-    results = run_step(smaller, init, sequences, node.params["length"], node.params["reverse"])
+    results = run_step(smaller, init, sequences, walk_of(node))
     trace.append(Fired(PHASE, "unused_in_scan", node, results[0].inputs[0], node.origin))
     return dict(zip((*kept, *outs), results, strict=True))
 

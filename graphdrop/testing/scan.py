@@ -1,4 +1,4 @@
-"""Rows of the op table: loops, against Python loops."""
+"""Rows of the op table: loops against Python loops, branches against Python's `if`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cond import cond
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..op import constant
 from ..ops.elementwise import tanh
@@ -48,6 +49,14 @@ def _checkpointed(x: Any, h: Any) -> Any:
     return scan(lambda c, row: (tanh(c * 0.5 + row), c), x, h, checkpoint=2)[0]
 
 
+def _branches(x: Any, w: Any) -> Any:
+    return cond(x.sum() > 0, lambda: (x * w + x, w), lambda: (tanh(x) - 1, w * w))
+
+
+def _branches_reference(x: Array, w: Array) -> tuple[Array, Array]:
+    return (x * w + x, w) if x.sum() > 0 else (np.tanh(x) - x.dtype.type(1), w * w)
+
+
 SAMPLES = [operands((t, 3), (3,), low=-1.0, high=1.0) for t in LENGTHS]
 
 CASES = [
@@ -66,6 +75,12 @@ CASES = [
         "reduce", lambda x, h: reduce(lambda a, row: a * row, x, h),
         lambda x, h: np.prod(np.concatenate([x, h[None]]), axis=0),
         SAMPLES, dtypes=("float64",), ulp=16,
+    ),
+    Case(
+        "cond", _branches, _branches_reference,
+        [operands(s, s, low=low, high=low + 1.0)
+         for s in ((2, 3), (), (0,), (1, 4)) for low in (-1.5, 0.5)],
+        covers=("cond",), ulp=16,
     ),
 ]  # fmt: skip
 
@@ -105,4 +120,22 @@ BAD = [
     Bad("scan checkpoint of 0",
         lambda: scan(lambda c, e: (c, e), _vector(), constant(0.0), checkpoint=0),
         ArgumentError, "positive int"),
+    Bad("cond of a number", lambda: cond(constant(1.0), lambda: _vector(), lambda: _vector()),
+        DTypeError, "predicate must be a bool scalar"),
+    Bad("cond of a vector", lambda: cond(_vector() > 0, lambda: _vector(), lambda: _vector()),
+        DTypeError, "predicate must be a bool scalar"),
+    Bad("cond of two dtypes",
+        lambda: cond(True, lambda: tensor("a", "int32"), lambda: tensor("b", "float32")),
+        DTypeError, r"give int32\[\] and float32\[\]; cast one"),
+    Bad("cond of two ranks",
+        lambda: cond(True, lambda: _vector(), lambda: constant(0.0)), ShapeError, "one, say with"),
+    Bad("cond of two sizes",
+        lambda: cond(True, lambda: constant([0.0]), lambda: constant([0.0, 1.0])),
+        ShapeError, "sizes: 1 and 2 differ"),
+    Bad("cond of two structures",
+        lambda: cond(True, lambda: (_vector(), _vector()), lambda: _vector()),
+        ArgumentError, "one structure"),
+    Bad("cond of a size computed inside",
+        lambda: cond(True, lambda: (v := _vector())[v > 0], lambda: _vector()),
+        ShapeError, "computed inside"),
 ]  # fmt: skip
