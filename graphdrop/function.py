@@ -15,11 +15,11 @@ from .binding import Binder
 from .bodies import inner_nodes
 from .errors import ArgumentError, DTypeError, InputError, NanError, RandomError, ShapeError
 from .graph import Node, format_origin, leaves, toposort
-from .op import as_node, constant, constant_value
+from .op import as_node, constant
 from .ops.leaf import Shared
 from .ops.leaf import _input as input_op
 from .ops.random import random_key
-from .replay import active_streams, find_draws, regenerate_mask
+from .replay import find_draws, regenerate_mask, stream_flags
 from .rewrite import Trace
 from .rules import optimize as rewrite
 from .substitute import substitute
@@ -105,7 +105,8 @@ class Function:
         chosen = get_backend(backend)
         self.backend = chosen.name
         self.draws = find_draws(user_graph)
-        self.streams = list(dict.fromkeys(d.stream for d in self.draws))
+        self._drawing = stream_flags(self.draws)
+        self.streams = list(self._drawing)
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
         self.binder = Binder(self.inputs, inner_nodes(user_graph))
         self.source = tuple(targets)
@@ -118,9 +119,9 @@ class Function:
         keys = [s.key for s in self.streams]
         self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
         self.executable: Executable = chosen.compile(self.graph)
-        unknown = [d.flag for d in self.draws if constant_value(d.flag) is None]
+        unknown = dict.fromkeys(f for flags in self._drawing.values() for f in flags or ())
         self._input_flags = [(f, self.inputs.index(f)) for f in unknown if f in self.inputs]
-        self._computed_flags = tuple(dict.fromkeys(f for f in unknown if f not in self.inputs))
+        self._computed_flags = tuple(f for f in unknown if f not in self.inputs)
         self._flags = self._compile_flags(chosen)
         self._last_sizes: tuple[int, ...] | None = None
 
@@ -189,9 +190,9 @@ class Function:
             found = self._flags.run(list(arrays), sizes)
             flags.update(zip(self._computed_flags, found, strict=True))
         keys = []
-        for stream, active in active_streams(self.draws, flags).items():
+        for stream, needed in self._drawing.items():
             number = 0
-            if active:
+            if needed is None or any(flags[f] for f in needed):
                 number = self.call = stream.take_call()
             keys.append(np.array([stream.seed, number], np.uint64))
         return keys

@@ -164,14 +164,17 @@ def _both(a: Node, b: Node) -> Node:
     return found
 
 
-def active_streams(found: Sequence[Draw], values: Mapping[Node, Any]) -> dict[RandomStream, bool]:
-    """Which streams draw, given the values of the flags that are not constant."""
-    active: dict[RandomStream, bool] = {}
+def stream_flags(found: Sequence[Draw]) -> dict[RandomStream, list[Node] | None]:
+    """For every stream, the flags one of which must hold for a call to draw; None if all draw."""
+    flags: dict[RandomStream, list[Node] | None] = {}
     for draw in found:
-        known = constant_value(draw.flag)
-        now = bool(values[draw.flag] if known is None else known)
-        active[draw.stream] = active.get(draw.stream, False) or now
-    return active
+        flag = draw.flag
+        known, others = constant_value(flag), flags.setdefault(draw.stream, [])
+        if known is None and others is not None and flag not in others:
+            others.append(flag)
+        elif known:
+            flags[draw.stream] = None
+    return flags
 
 
 def regenerate_mask(
