@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import ArgumentError, DisconnectedError, GradientError, ShapeError
 from .graph import Node, format_origin, leaves, origin_scope, toposort
-from .op import as_node, constant, get, split
+from .op import as_node, called, constant, get, split
 from .ops.create import zeros_like
 from .ops.elementwise import cast
 from .ops.join import stack
@@ -183,9 +183,13 @@ def _summed(pairs: Iterable[tuple[Node, Node]]) -> dict[Node, Node]:
 
 
 def _finish(
-    found: Sequence[Node | None], wrt: Sequence[Node], disconnected: str, what: str
+    found: Sequence[Node | None],
+    wrt: Sequence[Node],
+    disconnected: str,
+    what: str,
+    outputs: Iterable[Node],
 ) -> list[Node]:
-    """The gradients, with those that do not exist treated as the user said."""
+    """The gradients of `outputs`, with those that do not exist treated as the user said."""
     if disconnected not in ("raise", "zero", "warn"):
         raise ArgumentError(f"disconnected must be 'raise', 'zero' or 'warn', got {disconnected!r}")
     result = []
@@ -193,13 +197,24 @@ def _finish(
         if g is None and disconnected != "zero":
             message = (
                 f"{what} does not depend on {w!r} (built at {format_origin(w.origin)}) in a "
-                f"differentiable way; pass disconnected='zero' if that is meant"
+                f"differentiable way{_cut(outputs, w)}; pass disconnected='zero' if that is meant"
             )
             if disconnected == "raise":
                 raise DisconnectedError(message)
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(message, stacklevel=4)
         result.append(zeros_like(w) if g is None else g)
     return result
+
+
+def _cut(outputs: Iterable[Node], w: Node) -> str:
+    """Which node on the way from `w` to the outputs is no float, if there is one."""
+    order = toposort(outputs)
+    between = _relevant(order, [w], set())
+    for node in order:
+        if node in between and isinstance(node.type, TensorType) and not node.type.is_float:
+            place = format_origin(node.origin)
+            return f": nothing flows through {node!r} (built at {place}), which is no float"
+    return ""
 
 
 def _like(structure: Any, values: Sequence[Node]) -> Any:
@@ -211,6 +226,7 @@ def _like(structure: Any, values: Sequence[Node]) -> Any:
 # what users call
 
 
+@called
 def grad(
     cost: Any,
     wrt: Any,
@@ -241,15 +257,17 @@ def grad(
             )
         if not cost.tensor_type.is_float:
             raise GradientError(
-                f"the cost must be a float, got {cost!r} (built at {format_origin(cost.origin)})"
+                f"the cost must be a float, got {cost!r} (built at {format_origin(cost.origin)}); "
+                f"cast what it is made of with gd.cast(x, 'float32')"
             )
         seeds[cost] = constant(np.ones((), cost.dtype))
     elif not fixed:
         raise ArgumentError("grad needs a cost, or known_grads")
     found = backpropagate(seeds, nodes, barrier, fixed)
-    return _like(wrt, _finish(found, nodes, disconnected, "the cost"))
+    return _like(wrt, _finish(found, nodes, disconnected, "the cost", [*seeds, *fixed]))
 
 
+@called
 def vjp(outputs: Any, wrt: Any, cotangents: Any, *, disconnected: str = "raise") -> Any:
     """Vector-Jacobian product: for each node of `wrt`, the sum of cotangent . d(output)/d(node).
 
@@ -257,10 +275,12 @@ def vjp(outputs: Any, wrt: Any, cotangents: Any, *, disconnected: str = "raise")
     """
     nodes = _check_wrt(wrt)
     pairs = _pair(outputs, cotangents, "the cotangent of", ("outputs", "cotangents"))
-    found = backpropagate(_summed(pairs), nodes)
-    return _like(wrt, _finish(found, nodes, disconnected, "the output"))
+    seeds = _summed(pairs)
+    found = backpropagate(seeds, nodes)
+    return _like(wrt, _finish(found, nodes, disconnected, "the output", seeds))
 
 
+@called
 def jvp(outputs: Any, wrt: Any, tangents: Any) -> Any:
     """Jacobian-vector product: the change of each output as `wrt` moves along `tangents`.
 
@@ -285,6 +305,7 @@ def jvp(outputs: Any, wrt: Any, tangents: Any) -> Any:
     return _like(outputs, result)
 
 
+@called
 def jacobian(output: Any, wrt: Any, *, disconnected: str = "zero") -> Any:
     """d(output)/d(wrt), of shape output.shape + wrt.shape; output's sizes must be known.
 
@@ -312,6 +333,7 @@ def jacobian(output: Any, wrt: Any, *, disconnected: str = "zero") -> Any:
     return _like(wrt, result)
 
 
+@called
 def hessian(cost: Any, wrt: Any) -> Any:
     """d2(cost)/d(wrt)2 of a scalar cost, of shape wrt.shape + wrt.shape; sizes must be known.
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, ShapeError
-from .graph import Node, format_origin
+from .errors import GraphdropError, InputError, ShapeError
+from .graph import Node, Origin, format_origin
+from .op import explain
 from .types import Atom, Size, atoms_of, evaluate, plain_atom
 
 SIZES_KEPT = 1024  # sets of sizes whose checks are remembered as passed
@@ -20,11 +21,13 @@ class Binder:
 
     inputs  the function's inputs
     order   the toposorted graph as the user built it: its size checks hold at every call
+    origin  where the user compiled the function
     atoms   the symbolic sizes that the inputs fix, in the order of the values `bind` returns
     """
 
-    def __init__(self, inputs: Sequence[Node], order: Sequence[Node]) -> None:
+    def __init__(self, inputs: Sequence[Node], order: Sequence[Node], origin: Origin) -> None:
         self.inputs = list(inputs)
+        self.origin = origin
         self.names = {n.name: i for i, n in enumerate(inputs) if n.name}
         axes = [(plain_atom(s), i, a) for i, n in enumerate(inputs) for a, s in enumerate(n.shape)]
         # where the value of each atom is read: the first input axis that is just that atom
@@ -56,10 +59,16 @@ class Binder:
     def bind(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str
     ) -> tuple[list[Any], tuple[int, ...]]:
-        """Arrays for the inputs, and the values of `atoms`."""
-        values = (
-            self._arrange(args, kwargs, name) if kwargs or len(args) != len(self.inputs) else args
-        )
+        """Arrays for the inputs, and the values of `atoms`; `name` is the function's."""
+        try:
+            return self._bind(args, kwargs)
+        except GraphdropError as error:
+            raise explain(name, error, self.inputs, self.origin, "compiled") from None
+
+    def _bind(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], tuple[int, ...]]:
+        values = self._arrange(args, kwargs) if kwargs or len(args) != len(self.inputs) else args
         arrays = [
             v if type(v) is np.ndarray and v.dtype == d and v.ndim == r else self._convert(i, v)
             for i, (v, d, r) in enumerate(zip(values, self.dtypes, self.ranks, strict=True))
@@ -73,33 +82,38 @@ class Binder:
                 self._passed.popitem(last=False)
         return arrays, sizes
 
-    def _arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> list[Any]:
-        listed = ", ".join(repr(n) for n in self.inputs) or "none"
+    def _arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         if len(args) > len(self.inputs):
             raise InputError(
-                f"{name} takes {len(self.inputs)} input(s) ({listed}), got {len(args)}"
+                f"takes {len(self.inputs)} input(s), got {len(args)}; shared values and givens "
+                f"are no arguments"
             )
         missing = object()
         values: list[Any] = [*args, *[missing] * (len(self.inputs) - len(args))]
         for key, value in kwargs.items():
             if key not in self.names:
-                raise InputError(f"{name} has no input called {key!r}; its inputs are {listed}")
+                raise InputError(
+                    f"there is no input called {key!r}; those with names are "
+                    f"{', '.join(self.names) or 'none'}"
+                )
             if values[self.names[key]] is not missing:
-                raise InputError(f"{name} got the input {key!r} twice")
+                raise InputError(
+                    f"the input {key!r} is given twice; give it by position or by name"
+                )
             values[self.names[key]] = value
-        absent = [repr(n) for n, v in zip(self.inputs, values, strict=True) if v is missing]
+        absent = [_declared(n) for n, v in zip(self.inputs, values, strict=True) if v is missing]
         if absent:
             raise InputError(
-                f"{name} was called without {', '.join(absent)}; give one argument for each input"
+                f"called without {', '.join(absent)}; give one argument for each input"
             )
         return values
 
     def _convert(self, index: int, value: Any) -> Any:
         """An array for one input from something that is not quite one."""
         node = self.inputs[index]
-        what = f"input {node.name or index!r} {node.type}"
+        what = f"the input {_declared(node)}"
         if isinstance(value, Node):
-            raise InputError(f"{what} got the symbolic {value!r}; call with arrays")
+            raise InputError(f"{what} got the symbolic {value!r}; call it with arrays")
         try:
             # Python scalars and lists have no dtype of their own; arrays do
             array = np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, node.dtype)
@@ -113,14 +127,13 @@ class Binder:
             if not np.can_cast(array.dtype, node.dtype, "safe"):
                 raise InputError(
                     f"{what} got {array.dtype} values; convert them with "
-                    f"array.astype({node.dtype.name!r}), or declare another dtype (declared at "
-                    f"{format_origin(node.origin)})"
+                    f"array.astype({node.dtype.name!r}), or declare another dtype"
                 )
             array = array.astype(node.dtype)
         if array.ndim != node.ndim:
             raise InputError(
-                f"{what} takes {node.ndim} axes, got an array of shape {array.shape} (declared at "
-                f"{format_origin(node.origin)})"
+                f"{what} takes {node.ndim} axes, got an array of shape {array.shape}; reshape it, "
+                f"or declare another number of axes"
             )
         return array
 
@@ -129,7 +142,10 @@ class Binder:
         given = np.asarray(value)
         kinds = {"b": 0, "i": 1, "u": 1, "f": 2}
         if given.size and kinds.get(given.dtype.kind, 3) > kinds[node.dtype.kind]:
-            raise InputError(f"{what} got {given.dtype} values, which would be cut off")
+            raise InputError(
+                f"{what} got {given.dtype} values, which would be cut off; convert them with "
+                f"np.array(values, {node.dtype.name!r}) if that is meant"
+            )
 
     def _check(self, arrays: Sequence[Any], sizes: tuple[int, ...]) -> None:
         """Every declared and derived size against the arrays at hand."""
@@ -140,11 +156,11 @@ class Binder:
                     self._explain(node, axis, declared, array.shape[axis], env)
         for a, b, node in self.checks:
             if evaluate(a, env) != evaluate(b, env):
-                raise ShapeError(
-                    f"{node.op.name} needs {self._show(a, env)} and {self._show(b, env)} to be "
-                    f"equal (only a size declared as 1 broadcasts)\n"
-                    f"  built at {format_origin(node.origin)}"
+                error = ShapeError(
+                    f"needs {self._show(a, env)} and {self._show(b, env)} to be equal (only a size "
+                    f"declared as 1 broadcasts); call with arrays that fit"
                 )
+                raise explain(node.op.name, error, node.inputs, node.origin)
 
     def _show(self, size: Size, env: Mapping[Atom, int]) -> str:
         return str(size) if isinstance(size, int) else f"{size} = {evaluate(size, env)}"
@@ -153,13 +169,20 @@ class Binder:
         self, node: Node, axis: int, declared: Size, got: int, env: Mapping[Atom, int]
     ) -> None:
         here = f"{_label(node)} (axis {axis})"
+        advice = "call with arrays that fit, or declare the size by another name or as None"
         atom = plain_atom(declared)
         if atom is None:
-            raise ShapeError(f"{here} must have size {self._show(declared, env)}, got {got}")
+            raise ShapeError(
+                f"{here} must have size {self._show(declared, env)}, got {got}; {advice}"
+            )
         i, a = self.source[atom]
         first = f"{_label(self.inputs[i])} (axis {a})"
-        raise ShapeError(f"dim '{atom}' is {env[atom]} in {first} but {got} in {here}")
+        raise ShapeError(f"dim '{atom}' is {env[atom]} in {first} but {got} in {here}; {advice}")
 
 
 def _label(node: Node) -> str:
     return node.name or repr(node)
+
+
+def _declared(node: Node) -> str:
+    return f"{node!r} (declared at {format_origin(node.origin)})"

@@ -14,8 +14,8 @@ from .backend import Backend, Executable, Graph, get_backend
 from .binding import Binder
 from .bodies import inner_nodes
 from .errors import ArgumentError, DTypeError, InputError, NanError, RandomError, ShapeError
-from .graph import Node, format_origin, leaves, toposort
-from .op import as_node, constant
+from .graph import Node, current_origin, format_origin, leaves, toposort
+from .op import as_node, called, constant
 from .ops.leaf import Shared
 from .ops.leaf import _input as input_op
 from .ops.random import random_key
@@ -29,6 +29,7 @@ from .types import Dim, unify
 _swap = threading.Lock()
 
 
+@called
 def function(
     inputs: Sequence[Node],
     outputs: Any = None,
@@ -108,7 +109,7 @@ class Function:
         self._drawing = stream_flags(self.draws)
         self.streams = list(self._drawing)
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
-        self.binder = Binder(self.inputs, inner_nodes(user_graph))
+        self.binder = Binder(self.inputs, inner_nodes(user_graph), current_origin())
         self.source = tuple(targets)
         self.trace = Trace()
         if optimize:
@@ -130,7 +131,7 @@ class Function:
         for node in found:
             if node.op is input_op and node not in known:
                 raise InputError(
-                    f"{self.name} needs the input {node!r} (declared at "
+                    f"the outputs need the input {node!r} (declared at "
                     f"{format_origin(node.origin)}); add it to the inputs, or give it a value with "
                     f"givens={{{node.name or 'node'}: ...}}"
                 )
@@ -138,12 +139,12 @@ class Function:
             if node not in found and unused != "ignore":
                 why = "is replaced by givens" if node in givens else "is not used by any output"
                 message = (
-                    f"input {node!r} of {self.name} {why} (declared at "
+                    f"the input {node!r} {why} (declared at "
                     f"{format_origin(node.origin)}); remove it, or pass on_unused_input='ignore'"
                 )
                 if unused == "raise":
                     raise InputError(message)
-                warnings.warn(message, stacklevel=4)
+                warnings.warn(message, stacklevel=5)
 
     def _compile_flags(self, backend: Backend) -> Executable | None:
         """What computes the flags that say whether a call draws, where they are not inputs."""

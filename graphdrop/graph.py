@@ -121,36 +121,40 @@ class Node(Operators):
         return name if not self.inputs else None
 
     # ---- what a node is not
+    def _described(self) -> str:
+        return f"{self!r} (built at {format_origin(self.origin)})"
+
     def __bool__(self) -> bool:
         raise GraphError(
-            f"{self!r} has no value while the graph is built, so `if`, `and`, `or` and `not` "
-            f"cannot test it; use gd.where(condition, a, b), & | ~, or compile a function"
+            f"{self._described()} has no value while the graph is built, so `if`, `and`, "
+            f"`or` and `not` cannot test it; use gd.where(condition, a, b), & | ~, or compile "
+            f"a function"
         )
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise GraphError(
-            f"{self!r} is symbolic and has no array yet; use graphdrop's functions instead of "
-            f"NumPy's, or compute it with gd.function([...], node)"
+            f"{self._described()} is symbolic and has no array yet; use graphdrop's "
+            f"functions instead of NumPy's, or compute it with gd.function([...], node)"
         )
 
     def __iter__(self) -> Iterator[Node]:
         if self.ndim == 0 or not isinstance(self.shape[0], int):
             raise GraphError(
-                f"cannot iterate over {self!r}: its length is not known while the graph is "
-                f"built; use gd.scan, or declare a fixed size"
+                f"cannot iterate over {self._described()}: its length is not known while the "
+                f"graph is built; use gd.scan, or declare a fixed size"
             )
         length = self.shape[0]
         return (self[i] for i in range(length))
 
     def __contains__(self, value: Any) -> bool:
         raise GraphError(
-            f"{self!r} has no values to look in while the graph is built; use "
+            f"{self._described()} has no values to look in while the graph is built; use "
             f"gd.any(gd.equal(node, value))"
         )
 
     def __len__(self) -> int:
         if self.ndim == 0 or not isinstance(self.shape[0], int):
-            raise GraphError(f"len() of {self!r} is not known yet; use .shape[0]")
+            raise GraphError(f"len() of {self._described()} is not known yet; use .shape[0]")
         return self.shape[0]
 
     def __copy__(self) -> Node:

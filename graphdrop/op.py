@@ -155,35 +155,46 @@ class Op:
 
 
 def explain(
-    name: str, error: GraphdropError, args: Sequence[Any], origin: Origin
+    name: str, error: GraphdropError, args: Sequence[Any], origin: Origin, done: str = "built"
 ) -> GraphdropError:
-    """The same error, naming operation, operand types and the user's line."""
+    """The same error, naming operation, operand types and the user's line, where it was `done`."""
     if getattr(error, "explained", False):
         return error
     shown = ", ".join(repr(a) if isinstance(a, Node) else _brief(a) for a in args)
-    new = type(error)(f"{name}({shown}): {error}\n  built at {format_origin(origin)}")
+    new = type(error)(f"{name}({shown}): {error}\n  {done} at {format_origin(origin)}")
     new.explained = True  # type: ignore[attr-defined]
     return new
 
 
 def composed(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator of a function made of operations: its errors read as those of an operation."""
+    return _explained("built")(function)
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except GraphdropError as error:
-            raise explain(function.__name__, error, args, current_origin()) from None
 
-    return call
+def called(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of a function that builds no node: its errors say which call, on what and where."""
+    return _explained("called")(function)
+
+
+def _explained(done: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except GraphdropError as error:
+                raise explain(function.__name__, error, args, current_origin(), done) from None
+
+        return call
+
+    return decorate
 
 
 def _brief(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"array {value.dtype}{list(value.shape)}"
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 @overload

@@ -98,7 +98,7 @@ def threshold_of(rate: float) -> int:
     """T of a rate: the number of 65536ths dropped; RandomError outside [0, 1] or for NaN."""
     rate = float(rate)
     if not 0.0 <= rate <= 1.0:
-        raise RandomError(f"a dropout rate must be between 0 and 1, got {rate}")
+        raise RandomError(f"a dropout rate, the share dropped, must be between 0 and 1, got {rate}")
     if rate in (0.0, 1.0):
         return int(rate) * draws.STEPS
     return min(max(int(np.rint(rate * draws.STEPS)), 1), draws.STEPS - 1)

@@ -25,6 +25,7 @@ import numpy as np
 from .errors import ArgumentError, CheckpointError, RandomError
 from .function import Function, _swap
 from .graph import format_origin
+from .op import called
 from .ops.leaf import Shared
 from .random import RandomStream
 from .types import DTYPES
@@ -40,6 +41,7 @@ _CODES = {
 }  # fmt: skip
 
 
+@called
 def save(path: PathLike, *objects: Any, info: Mapping[str, Any] | None = None) -> None:
     """Write the state of `objects` to a safetensors file, all of it or nothing.
 
@@ -54,6 +56,7 @@ def save(path: PathLike, *objects: Any, info: Mapping[str, Any] | None = None) -
     write(path, snapshot(collect(objects), info or {}))
 
 
+@called
 def load(path: PathLike, *objects: Any, allow_extra: bool = False) -> dict[str, Any]:
     """Put what `save` wrote back into `objects`, and return its `info`.
 
@@ -69,6 +72,7 @@ def load(path: PathLike, *objects: Any, allow_extra: bool = False) -> dict[str, 
     return contents.info
 
 
+@called
 def load_arrays(path: PathLike) -> dict[str, Array]:
     """The arrays of a safetensors file by name; graphdrop's own are checked for damage."""
     return read(path, foreign=True).arrays

@@ -422,7 +422,8 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
                 listed = " and ".join(str(list(s)) for s in shapes)
                 raise ShapeError(
                     f"shapes {listed} do not broadcast: axis {axis} is {out[axis]} in one and "
-                    f"{size} in another; only a size known to be 1 stretches"
+                    f"{size} in another; only a size known to be 1 stretches, so reshape "
+                    f"one of them, or insert an axis of size 1 with x[:, None]"
                 ) from None
     return tuple(out)
 

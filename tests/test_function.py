@@ -337,19 +337,11 @@ class TestThreads:
 class TestMistakes:
     """Each says what is wrong, with types, place and fix."""
 
-    def test_missing_input(self) -> None:
+    def test_an_unused_input_that_is_meant(self) -> None:
         x, y = gd.vector("x"), gd.vector("y")
-        with pytest.raises(InputError, match=r"needs the input <input 'y' .*test_function.py:\d+"):
-            gd.function([x], x + y)
-        with pytest.raises(InputError, match=r"called without <input 'y'"):
-            gd.function([x, y], x + y)(f32(2))
-
-    def test_unused_input(self) -> None:
-        x, y = gd.vector("x"), gd.vector("y")
-        with pytest.raises(InputError, match=r"'y'.*not used.*on_unused_input='ignore'"):
-            gd.function([x, y], x)
-        with pytest.warns(UserWarning, match="not used"):
+        with pytest.warns(UserWarning, match="not used") as caught:
             gd.function([x, y], x, on_unused_input="warn")
+        assert caught[0].filename == __file__
         assert gd.function([x, y], x, on_unused_input="ignore")(f32(2), f32(3)).shape == (2,)
 
     def test_too_many_unknown_and_double_arguments(self) -> None:
@@ -385,27 +377,11 @@ class TestMistakes:
         with pytest.raises(InputError, match="must be nodes"):
             gd.function([3], x)
 
-    def test_unknown_backend(self) -> None:
-        with pytest.raises(gd.GraphdropError, match=r"unknown backend 'fast'.*numpy"):
-            gd.function([], gd.constant(1.0), backend="fast")
-
-    def test_wrong_shape_when_building(self) -> None:
-        x, w = gd.matrix("x", shape=("batch", 3)), gd.shared(np.zeros((4, 5), "f4"), "w")
-        with pytest.raises(ShapeError, match=r"(?s)matmul.*float32\[batch, 3\].*3 and 4.*:\d+"):
-            x @ w
-        with pytest.raises(ShapeError, match=r"(?s)add.*do not broadcast.*test_function\.py"):
-            gd.shared(np.zeros(3, "f4")) + gd.shared(np.zeros(4, "f4"))
-
     def test_wrong_dtype_when_building(self) -> None:
         with pytest.raises(TypeError, match=r"(?s)neg.*bool"):
             -gd.flag("t")
         with pytest.raises(TypeError, match="not supported"):
             gd.tensor("z", "complex64")
-
-    def test_truth_of_a_node(self) -> None:
-        x = gd.scalar("x")
-        with pytest.raises(TypeError, match=r"gd\.where"):
-            bool(x > 0)
 
 
 def test_shared_values_keep_type() -> None:

@@ -30,7 +30,9 @@ def float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def int_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind == "f":
-        raise DTypeError(f"needs integers or bools, got {dtype}")
+        raise DTypeError(
+            f"needs integers or bools, got {dtype}; compare first, or cast with gd.cast(x, 'int64')"
+        )
     return dtype
 
 

@@ -21,7 +21,9 @@ def integers(ids: Any) -> Node:
     empty = isinstance(ids, (list, tuple)) and not len(ids)
     node = as_node(ids, np.int64 if empty else None)
     if not node.tensor_type.is_integer:
-        raise DTypeError(f"indices must be integers, got {node.type}")
+        raise DTypeError(
+            f"indices must be integers, got {node.type}; cast them with gd.cast(ids, 'int64')"
+        )
     return node
 
 

@@ -66,7 +66,10 @@ def _known(size: Size, otherwise: int) -> int:
 
 def _check_ids(ids: Sequence[TensorType]) -> None:
     if not all(i.is_integer for i in ids):
-        raise DTypeError(f"indices must be integers, got {', '.join(map(str, ids))}")
+        raise DTypeError(
+            f"indices must be integers, got {', '.join(map(str, ids))}; cast them with "
+            f"gd.cast(ids, 'int64')"
+        )
 
 
 @op(name="subtensor", view=True)
