@@ -37,7 +37,7 @@ def dropout(
                  T = rint(rate * 65536) in 65536, but never none or all unless rate is 0 or 1
     training     a bool, or a symbolic flag; when false, x is returned as it is and nothing drawn
     axes         axes over which the mask is shared (drawn with size 1)
-    noise_shape  instead of axes: the mask's shape, 1 where shared
+    noise_shape  instead of axes: the mask's shape, 1 where shared; None is x's own size
     mode         "inverted": kept elements are scaled by 65536 / (65536 - T), so that the
                  expectation is x; "classic": no scaling while training, x * (1 - rate) otherwise
     name         fixes the draw's site, and names it in `step.mask` and pictures
@@ -114,7 +114,10 @@ def _shared_axes(x: Node, axes: Any, noise_shape: Any) -> tuple[int, ...]:
         return normalize_axes(axes, x.ndim)
     if noise_shape is None:
         return ()
-    sizes: Shape = as_shape(noise_shape)
+    listed = list(noise_shape) if isinstance(noise_shape, (list, tuple)) else [noise_shape]
+    if len(listed) == x.ndim:
+        listed = [full if s is None else s for s, full in zip(listed, x.shape, strict=True)]
+    sizes: Shape = as_shape(listed)
     if len(sizes) != x.ndim or any(
         size not in (1, full) for size, full in zip(sizes, x.shape, strict=True)
     ):

@@ -56,9 +56,6 @@ class Node(Operators):
         "__weakref__", "checks", "dependencies", "inputs", "op", "origin", "params", "serial",
         "size_inputs", "type", "value_atom",
     )  # fmt: skip
-    # NumPy must leave `array + node` to Node.__radd__
-    __array_ufunc__ = None
-
     op: Op
     inputs: tuple[Node, ...]
     params: Params
@@ -131,10 +128,29 @@ class Node(Operators):
             f"a function"
         )
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (bool, int, float, np.ndarray, np.generic)):
+            raise GraphError(
+                f"== and != tell whether two nodes are one; to compare the values of "
+                f"{self._described()} use gd.equal or gd.not_equal"
+            )
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise GraphError(
             f"{self._described()} is symbolic and has no array yet; use graphdrop's "
             f"functions instead of NumPy's, or compute it with gd.function([...], node)"
+        )
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise GraphError(self._no_array(function.__name__))
+
+    def _no_array(self, name: str) -> str:
+        return (
+            f"np.{name} takes arrays, but {self._described()} is symbolic; graphdrop's functions "
+            f"have NumPy's names: use gd.{name}"
         )
 
     def __iter__(self) -> Iterator[Node]:

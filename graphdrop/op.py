@@ -250,7 +250,14 @@ def as_literal(value: Any, dtype: Any = None) -> np.ndarray[Any, Any]:
     Python floats become float32 unless `dtype` says otherwise; NumPy data keep their dtype.
     """
     weak = not isinstance(value, (np.ndarray, np.generic))
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (Node, Dim)) for v in value):
+        raise ArgumentError("a list of nodes is no array; join them with gd.stack")
+    if isinstance(value, Dim):
+        raise ArgumentError(f"the size {value} is symbolic; use it as it is, or gd.as_node(size)")
     try:
+        # NumPy would parse text, and take None for NaN
+        if weak and not isinstance(value, (int, float)) and np.asarray(value).dtype.kind in "OSU":
+            raise TypeError("give numbers")
         array = np.asarray(value, dtype=dtype)
     except (OverflowError, TypeError, ValueError) as error:
         raise DTypeError(f"{_brief(value)} cannot become {dtype or 'an array'}: {error}") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import keyword
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -68,6 +68,7 @@ class Dim:
     """
 
     __slots__ = ("_hash", "terms")
+    __array_ufunc__ = None  # NumPy leaves `scalar * size` to the methods here
     terms: tuple[tuple[tuple[Atom, ...], int], ...]
 
     def __init__(self, terms: tuple[tuple[tuple[Atom, ...], int], ...]) -> None:
@@ -305,7 +306,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
     except TypeError:
-        raise DTypeError(f"{dtype!r} is not a dtype") from None
+        hint = "; sizes go into one tuple, as in (2, 3)" if isinstance(dtype, int) else ""
+        raise DTypeError(f"{dtype!r} is not a dtype{hint}") from None
     native: np.dtype[Any] = found.newbyteorder("=")
     if native not in _KNOWN:
         names = ", ".join(d.name for d in DTYPES)
@@ -441,7 +443,7 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     """Sorted distinct non-negative axes; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    listed = list(axis) if isinstance(axis, Iterable) else [axis]
+    listed: list[Any] = list(axis) if isinstance(axis, (Sequence, Set)) else [axis]
     axes = tuple(normalize_axis(a, ndim) for a in listed)
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {tuple(listed)} names one axis twice")

@@ -55,7 +55,7 @@ ROWS: dict[str, Row] = {
     "wrong shape: product": Row(
         lambda: x @ W,
         ShapeError, "matmul", r"float32\[batch, 3\].*float32\[5, 2\]",
-        "inner sizes.* 3 and 5 differ", "columns of the left, rows of the right",
+        "inner sizes 3 and 5 differ", "columns of the left and rows of the right must agree",
     ),
     "wrong shape: broadcasting": Row(
         lambda: x + np.zeros(4, "f4"),

@@ -42,11 +42,13 @@ def full(shape: Any, value: Any, dtype: Any = None) -> Node:
     return broadcast_to(node if dtype is None else cast(node, dtype), as_shape(shape))
 
 
+@composed
 def zeros(shape: Any, dtype: Any = DEFAULT_FLOAT) -> Node:
     """Zeros; sizes may be symbolic."""
     return full(shape, 0, as_dtype(dtype))
 
 
+@composed
 def ones(shape: Any, dtype: Any = DEFAULT_FLOAT) -> Node:
     """Ones; sizes may be symbolic."""
     return full(shape, 1, as_dtype(dtype))

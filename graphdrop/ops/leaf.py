@@ -65,13 +65,16 @@ def _shared(*, name: str | None, serial: int, type: TensorType) -> TensorType:
 def tensor(name: str | None = None, dtype: Any = DEFAULT_FLOAT, shape: Any = ()) -> Node:
     """An input.  Each size is an int, a name (equal wherever it stands) or None (unknown)."""
     if name is not None and not isinstance(name, str):
-        raise ArgumentError(f"an input's name must be a string, got {name!r}")
+        raise ArgumentError(
+            f"an input's name must be a string, got {name!r}; for a value use "
+            f"gd.constant or gd.shared"
+        )
     type = TensorType(as_dtype(dtype), as_shape(shape, f"{name or 'input'}.shape"))
     return _input.make((), {"name": name, "serial": next(_serials), "type": type})
 
 
 def _constructor(rank: int, kind: str, dtype: Any) -> Callable[..., Node]:
-    def make(name: str | None = None, *, shape: Any = None) -> Node:
+    def make(name: str | None = None, *, shape: Any = None, dtype: Any = dtype) -> Node:
         sizes = (None,) * rank if shape is None else shape
         if not isinstance(sizes, (tuple, list)):
             sizes = (sizes,)

@@ -31,7 +31,11 @@ def _matmul(a: TensorType, b: TensorType) -> TensorType:
     """Matrix product of (..., n, k) and (..., k, m); leading axes broadcast."""
     if a.ndim < 2 or b.ndim < 2 or a.dtype != b.dtype:
         raise ShapeError(f"needs two operands of one dtype with at least 2 axes, got {a} and {b}")
-    unify(a.shape[-1], b.shape[-2], "inner sizes (columns of the left, rows of the right)")
+    unify(
+        a.shape[-1],
+        b.shape[-2],
+        "columns of the left and rows of the right must agree: inner sizes",
+    )
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     return a.with_shape((*batch, a.shape[-2], b.shape[-1]))
 

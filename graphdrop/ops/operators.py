@@ -6,7 +6,10 @@ need `Node`, so at run time `install` adds the methods once everything is import
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
 
 from ..errors import GraphError
 from ..graph import Node
@@ -78,6 +81,19 @@ class Operators:
     def __abs__(self) -> Node:
         return e.abs(self)
 
+    def __round__(self) -> Node:
+        return e.round(self)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **kwargs: Any) -> Any:
+        """`array + node` is a node; NumPy's other functions of nodes are mistakes."""
+        operation = _OF_ARRAYS.get(ufunc)
+        # `array += node` names a node `array` from now on, as `node += array` does
+        in_place = kwargs == {"out": operands[:1]} if kwargs else True
+        if operation is None or method != "__call__" or not in_place:
+            node = next(n for n in (*operands, *kwargs.get("out", ())) if isinstance(n, Node))
+            raise GraphError(node._no_array(ufunc.__name__))
+        return operation(*operands)
+
     def __and__(self, other: Any) -> Node:
         return e.bitwise_and(self, other)
 
@@ -115,6 +131,17 @@ class Operators:
     def T(self) -> Node:
         """The transpose: all axes reversed."""
         return shape.transpose(self)
+
+    @property
+    def mT(self) -> Node:
+        """Each matrix transposed: the last two axes swapped."""
+        return shape.swapaxes(self, -1, -2)
+
+    def round(self) -> Node:
+        return e.round(self)
+
+    def clip(self, min: Any = None, max: Any = None) -> Node:
+        return e.clip(self, min, max)
 
     def astype(self, dtype: Any) -> Node:
         return e.cast(self, dtype)
@@ -228,15 +255,40 @@ def install_on(kind: type) -> None:
             setattr(kind, name, method)
 
 
+# what NumPy calls where an array or a NumPy scalar stands left of an operator
+_OF_ARRAYS: dict[Any, Callable[..., Node]] = {
+    np.add: e.add, np.subtract: e.sub, np.multiply: e.mul, np.true_divide: e.div,
+    np.floor_divide: e.floordiv, np.remainder: e.mod, np.power: e.pow, np.matmul: linalg.matmul,
+    np.bitwise_and: e.bitwise_and, np.bitwise_or: e.bitwise_or, np.bitwise_xor: e.bitwise_xor,
+    np.less: e.less, np.less_equal: e.less_equal, np.greater: e.greater,
+    np.greater_equal: e.greater_equal,
+}  # fmt: skip
+
+
 def install() -> None:
-    """Give `Node` the methods above, and symbolic sizes the division that sizes do not have."""
+    """Give `Node` the methods above, and symbolic sizes the arithmetic that leaves the sizes."""
     install_on(Node)
+    for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow"):
+        for full in (f"__{name}__", f"__r{name}__"):
+            setattr(Dim, full, _of_size(vars(Dim).get(full), getattr(Operators, full)))
+    for kind in (Node, Dim):  # here, so that the type checker goes on refusing int(size)
+        for name in ("__float__", "__int__", "__index__"):
+            setattr(kind, name, _no_number)
 
-    def truediv(self: Dim, other: Any) -> Node:
-        return e.div(self, other)
 
-    def rtruediv(self: Dim, other: Any) -> Node:
-        return e.div(other, self)
+def _no_number(symbol: Node | Dim) -> NoReturn:
+    raise GraphError(
+        f"{symbol!r} is symbolic and no Python number; compute with it in the graph, with "
+        f"graphdrop's functions instead of math's, or declare sizes as numbers"
+    )
 
-    for name, method in (("__truediv__", truediv), ("__rtruediv__", rtruediv)):
-        setattr(Dim, name, method)
+
+def _of_size(exact: Callable[[Dim, Any], Any] | None, general: Callable[[Node, Any], Node]) -> Any:
+    """An operator of a size: a size again where it can be, else the node of the size's value."""
+
+    def operator(size: Dim, other: Any) -> Any:
+        other = int(other) if isinstance(other, np.integer) else other
+        found = NotImplemented if exact is None else exact(size, other)
+        return general(as_node(size), other) if found is NotImplemented else found
+
+    return operator

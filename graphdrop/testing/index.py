@@ -311,7 +311,7 @@ BAD: list[Bad] = [
     Bad("two ellipses", lambda: _x()[..., 0, ...], ArgumentError, "only one ellipsis"),
     Bad("float index", lambda: _x()[1.5], DTypeError, "must be integers"),
     Bad("float array", lambda: _x()[vector("i")], DTypeError, "must be integers"),
-    Bad("text index", lambda: _x()["a"], DTypeError, "not supported"),
+    Bad("text index", lambda: _x()["a"], DTypeError, "give numbers"),
     Bad("bool", lambda: _x()[True], ArgumentError, "single bool"),
     Bad("step zero", lambda: _x()[::0], ArgumentError, "step .* not 0"),
     Bad("step node", lambda: _x()[:: lscalar("s")], ArgumentError, "step .* known"),
