@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,35 @@ def test_imports_go_down(path: Path) -> None:
         parts = full.split(".")
         if parts[0] == "graphdrop" and len(parts) > 1 and parts[1] != name:
             assert FLOOR[parts[1]] < FLOOR[name], f"{name} imports {parts[1]}"
+
+
+def rooms() -> dict[str, set[str]]:
+    """The table of docs/architecture.md: every room, and all that it may import."""
+    found: dict[str, set[str]] = {}
+    rows = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("|---|---|---|")[1]
+    for row in rows.splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) == 3:
+            below = {name.strip() for name in cells[2].split(",") if name.strip()}
+            below |= {deeper for name in below for deeper in found.get(name, ())}
+            found |= {
+                room.removesuffix(".py"): below for room in re.findall(r"`([\w./]+?)/?`", cells[0])
+            }
+    return found
+
+
+def test_the_documented_rooms_are_all_there_are() -> None:
+    backends = {f"backends/{p.name}" for p in BACKENDS.iterdir() if (p / "__init__.py").exists()}
+    assert set(rooms()) == set(FLOOR) | backends, "docs/architecture.md lists every module"
+
+
+@pytest.mark.parametrize("name", FLOOR)
+def test_rooms_stand_on_what_the_documents_say(name: str) -> None:
+    paths = [p for p in modules(CORE) if owner(p) == name]
+    used = {
+        full.split(".")[1] for p in paths for full, _ in imports(p) if full.startswith("graphdrop.")
+    }
+    assert used - {name} <= rooms()[name]
 
 
 def test_the_check_sees_imports() -> None:
