@@ -26,7 +26,8 @@ def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     draw = said["step"].draws[0]
     shape = said["mask"].shape
     numbers = {
-        "np": np, "call": 0, "seed": said["stream"].seed, "site": draw.node.params["site"], "rate": 0.5,
+        "np": np, "call": 0, "seed": said["stream"].seed,
+        "site": draw.node.params["site"], "rate": 0.5,
         "shape": shape, "size": said["mask"].size, "n_words": -(-said["mask"].size // 4),
     }  # fmt: skip
     exec(compile(formula, "README.md", "exec"), numbers)
