@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from . import tree
+from . import leases, tree
 from .backend import Backend, Executable, Graph, get_backend
 from .binding import Binder
 from .bodies import inner_nodes
+from .commit import Commit
 from .errors import ArgumentError, DTypeError, InputError, NanError, RandomError, ShapeError
 from .graph import Node, current_origin, format_origin, leaves, toposort
 from .op import as_node, called, constant
@@ -24,9 +25,6 @@ from .rewrite import Trace
 from .rules import optimize as rewrite
 from .substitute import substitute
 from .types import Dim, unify
-
-# guards the moment in which shared values are read or replaced together
-_swap = threading.Lock()
 
 
 @called
@@ -80,7 +78,8 @@ class Function:
     backend   the name of the backend
     trace     the rewrites that fired
     source    the nodes of outputs and updates as built, after givens and before rewrites
-    graph     what the backend compiled
+    graph     what the backend compiled; of rows written in place (`commit`) it computes only these
+    commit    how updates are put in place
     structure how the outputs nest (see `tree`)
     """
 
@@ -113,13 +112,13 @@ class Function:
         self.source = tuple(targets)
         self.trace = Trace()
         if optimize:
-            targets, self.trace = rewrite(targets)
-        # updates whose sizes are known at the call only
-        changed = enumerate(zip(self.updated, targets[len(results) :], strict=True))
-        self._unsure = [i for i, (old, new) in changed if old.shape != new.shape]
+            targets, self.trace = rewrite(targets, self.updated)
         keys = [s.key for s in self.streams]
         self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
-        self.executable: Executable = chosen.compile(self.graph)
+        self._results = len(results)
+        self.commit = Commit(self.updated, targets[self._results :], in_place=optimize)
+        computed = (*targets[: self._results], *self.commit.computed)
+        self.executable: Executable = chosen.compile(replace(self.graph, outputs=computed))
         unknown = dict.fromkeys(f for flags in self._drawing.values() for f in flags or ())
         self._input_flags = [(f, self.inputs.index(f)) for f in unknown if f in self.inputs]
         self._computed_flags = tuple(f for f in unknown if f not in self.inputs)
@@ -162,12 +161,15 @@ class Function:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
         held: list[Shared] = []
+        lease = leases.new()
         try:
             for variable in self.updated_order:
                 variable.lock.acquire()
                 held.append(variable)
-            with _swap:
-                arrays += [s.array for s in self.shared]
+            with leases.swap:
+                leases.take(lease, self.shared)
+                old = [s.array for s in self.shared]
+            arrays += old
             arrays += self._keys(arrays, sizes)
             if self.check_nan:
                 results = self.executable.observe(arrays, sizes, _raise_on_nan)
@@ -175,12 +177,13 @@ class Function:
                 results = self.executable.run(arrays, sizes)
             self._last_sizes = sizes
             if self.updated:
-                self._commit(results)
+                before = dict(zip(self.shared, old, strict=True)) if self.commit.by_rows else {}
+                self.commit.run(results[self._results :], before, lease)
         finally:
+            leases.give_back(lease)
             for variable in held:
                 variable.lock.release()
-        count = len(results) - len(self.updated)
-        return tree.unflatten(self.structure, results[:count])
+        return tree.unflatten(self.structure, results[: self._results])
 
     def _keys(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         """The [seed, call] of every stream; streams that draw in this call advance."""
@@ -197,18 +200,6 @@ class Function:
                 number = self.call = stream.take_call()
             keys.append(np.array([stream.seed, number], np.uint64))
         return keys
-
-    def _commit(self, results: list[Any]) -> None:
-        new = results[len(results) - len(self.updated) :]
-        for i in self._unsure:
-            variable, array = self.updated[i], new[i]
-            if array.shape != variable.shape:
-                raise ShapeError(
-                    f"the update of {variable!r} gave shape {array.shape}; nothing was updated"
-                )
-        with _swap:
-            for variable, array in zip(self.updated, new, strict=True):
-                variable.array = array
 
     # ---- looking inside
     def mask(
@@ -231,13 +222,13 @@ class Function:
         Shared values are not updated and streams do not advance.
         """
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
-        with _swap:
-            arrays += [s.array for s in self.shared]
         keys = [np.array([s.seed, s.calls], np.uint64) for s in self.streams]
         rows: list[tuple[Node, int, float]] = []
-        self.executable.observe(
-            arrays + keys, sizes, lambda n, v, t: rows.append((n, getattr(v, "nbytes", 0), t))
-        )
+        with leases.reading(self.shared) as values:
+            self.executable.observe(
+                arrays + values + keys, sizes,
+                lambda n, v, t: rows.append((n, getattr(v, "nbytes", 0), t)),
+            )  # fmt: skip
         return Profile(rows)
 
     def __repr__(self) -> str:

@@ -22,8 +22,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import leases
 from .errors import ArgumentError, CheckpointError, RandomError
-from .function import Function, _swap
+from .function import Function
 from .graph import format_origin
 from .op import called
 from .ops.leaf import Shared
@@ -110,7 +111,7 @@ class Targets:
         with ExitStack() as held:
             for variable in sorted(self.shared.values(), key=lambda s: s.serial):
                 held.enter_context(variable.lock)
-            held.enter_context(_swap)
+            held.enter_context(leases.swap)
             yield
 
 

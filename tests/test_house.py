@@ -19,7 +19,7 @@ BACKENDS = ROOT / "backends"
 # From the ground up.  A module imports from floors below its own, never from its own or above;
 # imports for the type checker only are free.
 FLOORS: tuple[set[str], ...] = (
-    {"errors", "tree"},
+    {"errors", "leases", "tree"},
     {"types"},
     {"graph", "pattern"},
     {"op"},
@@ -28,7 +28,7 @@ FLOORS: tuple[set[str], ...] = (
     {"random", "bodies"},
     {"autodiff", "dropout"},
     {"scan", "cond"},
-    {"rewrite", "nn", "optim", "replay"},
+    {"commit", "rewrite", "nn", "optim", "replay"},
     {"rules"},
     {"function"},
     {"printing", "serialize", "testing"},

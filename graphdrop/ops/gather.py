@@ -9,11 +9,17 @@ import numpy as np
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..graph import Node
 from ..op import as_node, composed, constant
-from ..types import Size, max_size, min_size, normalize_axis
+from ..types import Shape, Size, max_size, min_size, normalize_axis
+from .brackets import Index
 from .create import iota, zeros
 from .elementwise import cast, clip, mod
 from .index import _gather, getitem, inc_subtensor, set_subtensor
 from .shape import reshape, transpose
+
+
+def row_index(shape: Shape) -> Index:
+    """The index of x[ids] for an x of this shape: whole slices along the first axis."""
+    return ("ids", *((0, 1, size) for size in shape[1:]))
 
 
 def integers(ids: Any) -> Node:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import leases
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
 from ..graph import Node
 from ..op import DEFAULT_FLOAT, as_literal, as_node, constant_value, op, size
@@ -125,12 +126,13 @@ class Shared(Node):
         type = TensorType(array.dtype, array.shape)
         params = MappingProxyType({"name": name, "serial": next(_serials), "type": type})
         super().__init__(_shared, (), params, type)
-        self.array = array  # replaced whole, never written to
+        self.array = array  # replaced, or written to while nobody has a lease
         self.lock = threading.RLock()  # held by a call that updates this value
 
     def get_value(self) -> np.ndarray[Any, Any]:
         """A copy of the current value."""
-        return np.array(self.array)
+        with leases.reading((self,)) as (array,):
+            return np.array(array)
 
     def set_value(self, value: Any) -> None:
         """Replace the value; shape and dtype must stay."""

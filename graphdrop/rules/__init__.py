@@ -5,10 +5,11 @@ Exact rules first, on the graph as the user wrote it; then, with them, those tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .. import rewrite
 from ..graph import Node
+from ..ops.leaf import Shared
 from ..rewrite import Rule, Trace
 from .fold import FOLD
 from .gradients import GRADIENTS
@@ -16,6 +17,7 @@ from .inference import INFERENCE
 from .scan import optimize_scans
 from .shapes import SHAPES
 from .simplify import SIMPLIFY
+from .sparse import sparse_updates
 from .stabilize import STABILIZE
 
 EXACT: tuple[Rule, ...] = (*INFERENCE, *SIMPLIFY, *SHAPES, *FOLD)
@@ -26,7 +28,11 @@ PHASES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def optimize(outputs: Iterable[Node]) -> tuple[list[Node], Trace]:
-    """`outputs` rewritten by all the phases, and the trace of what fired."""
+def optimize(outputs: Iterable[Node], updated: Sequence[Shared] = ()) -> tuple[list[Node], Trace]:
+    """`outputs` rewritten by all the phases, and the trace of what fired.
+
+    updated  shared variables, the new values of which are the last outputs
+    """
     nodes, trace = rewrite.optimize(outputs, PHASES)
-    return optimize_scans(nodes, trace, optimize)
+    nodes, trace = optimize_scans(nodes, trace, optimize)
+    return sparse_updates(updated, nodes, trace), trace

@@ -1,0 +1,56 @@
+"""Who is reading the arrays of shared values: a call that runs, or a copy being made.
+
+An array is replaced whole or, where few of its rows change, written to in place (`commit.py`); it
+must not be written to while somebody reads it.  A reader takes a lease together with the array, in
+one moment under `swap`; a writer asks, under `swap` too, whether anyone else holds one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# guards the moment in which shared values are read or replaced together
+swap = threading.RLock()
+
+_numbers = itertools.count()
+_readers: dict[int, Sequence[Any]] = {}  # lease -> the shared variables read under it
+
+
+def new() -> int:
+    """A lease of nothing yet."""
+    return next(_numbers)
+
+
+def take(lease: int, variables: Sequence[Any]) -> None:
+    """Begin to read the variables' arrays; `swap` must be held."""
+    _readers[lease] = variables
+
+
+def give_back(lease: int) -> None:
+    """End a lease, taken or not; `swap` need not be held, as a writer would but copy in vain."""
+    _readers.pop(lease, None)
+
+
+def read_elsewhere(variable: Any, lease: int) -> bool:
+    """Whether anyone but the holder of a lease reads the variable; `swap` must be held."""
+    for number, read in _readers.copy().items():
+        if number != lease and any(v is variable for v in read):
+            return True
+    return False
+
+
+@contextmanager
+def reading(variables: Sequence[Any]) -> Iterator[list[Any]]:
+    """The arrays of shared variables, taken in one moment."""
+    lease = new()
+    try:
+        with swap:
+            take(lease, variables)
+            arrays = [v.array for v in variables]
+        yield arrays
+    finally:
+        give_back(lease)
