@@ -89,7 +89,8 @@ class Node(Operators):
     # ---- what the type says
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.tensor_type.dtype
+        type = self.type
+        return (type if type.__class__ is TensorType else self.tensor_type).dtype
 
     @property
     def ndim(self) -> int:
@@ -129,12 +130,12 @@ class Node(Operators):
         )
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, (bool, int, float, np.ndarray, np.generic)):
-            raise GraphError(
-                f"== and != tell whether two nodes are one; to compare the values of "
-                f"{self._described()} use gd.equal or gd.not_equal"
-            )
-        return self is other
+        if isinstance(other, Node) or not isinstance(other, (int, float, np.ndarray, np.generic)):
+            return self is other
+        raise GraphError(
+            f"== and != tell whether two nodes are one; to compare the values of "
+            f"{self._described()} use gd.equal or gd.not_equal"
+        )
 
     __hash__ = object.__hash__
 
@@ -303,21 +304,21 @@ def toposort(outputs: Iterable[Node], stop: Callable[[Node], bool] | None = None
     Nodes for which `stop` holds are listed, but not what they depend on.
     """
     order: list[Node] = []
-    done: set[Node] = set()
-    stack = list(outputs)
+    met: set[Node] = set()
+    # None stands above a node that is done when all above it is
+    stack: list[Node | None] = [*outputs]
     stack.reverse()
     while stack:
-        node = stack[-1]
-        if node not in done and (stop is None or not stop(node)):
-            missing = [d for d in node.dependencies if d not in done]
-            if missing:
-                missing.reverse()
-                stack += missing  # and then this node again
-                continue
-        stack.pop()
-        if node not in done:
-            done.add(node)
-            order.append(node)
+        node = stack.pop()
+        if node is None:
+            order.append(stack.pop())  # type: ignore[arg-type]
+        elif node not in met:
+            met.add(node)
+            if node.dependencies and (stop is None or not stop(node)):
+                stack += (node, None)
+                stack += node.dependencies[::-1]
+            else:
+                order.append(node)
     return order
 
 
