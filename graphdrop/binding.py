@@ -141,7 +141,9 @@ class Binder:
         """Python numbers become any dtype that holds their kind: no floats into integers."""
         given = np.asarray(value)
         kinds = {"b": 0, "i": 1, "u": 1, "f": 2}
-        if given.size and kinds.get(given.dtype.kind, 3) > kinds[node.dtype.kind]:
+        if given.dtype.kind not in kinds:
+            raise InputError(f"{what} got {type(value).__name__}; give numbers or an array")
+        if given.size and kinds[given.dtype.kind] > kinds[node.dtype.kind]:
             raise InputError(
                 f"{what} got {given.dtype} values, which would be cut off; convert them with "
                 f"np.array(values, {node.dtype.name!r}) if that is meant"

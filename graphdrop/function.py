@@ -14,7 +14,15 @@ from .backend import Backend, Executable, Graph, get_backend
 from .binding import Binder
 from .bodies import inner_nodes
 from .commit import Commit
-from .errors import ArgumentError, DTypeError, InputError, NanError, RandomError, ShapeError
+from .errors import (
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    InputError,
+    NanError,
+    RandomError,
+    ShapeError,
+)
 from .graph import Node, current_origin, format_origin, leaves, toposort
 from .op import as_node, called, constant
 from .ops.leaf import Shared
@@ -231,6 +239,12 @@ class Function:
             )  # fmt: skip
         return Profile(rows)
 
+    def __reduce__(self) -> Any:
+        raise GraphError(
+            "compiled functions are neither pickled nor copied; save their values with gd.save, "
+            "build the graph again and load them"
+        )
+
     def __repr__(self) -> str:
         names = ", ".join(n.name or "?" for n in self.inputs)
         return f"<graphdrop function {self.name}({names}) on {self.backend}>"
@@ -305,8 +319,23 @@ def _pairs(value: Any, what: str) -> list[tuple[Any, Any]]:
 def _check_given(old: Any, new: Any) -> tuple[Node, Node]:
     if not isinstance(old, Node):
         raise ArgumentError(f"givens replace nodes, got {old!r}")
-    node = new if isinstance(new, (Node, Dim)) else constant(new, old.dtype)
-    return old, as_node(node)
+    node = _like(new, old)
+    for a, b in zip(old.shape, node.shape, strict=False):  # `substitute` compares their number
+        unify(a, b, f"{node!r} cannot be given for {old!r}: sizes")
+    return old, node
+
+
+def _like(value: Any, old: Node) -> Node:
+    """A node or value that takes the place of `old`; values of its kind are cast to its dtype."""
+    if isinstance(value, (Node, Dim)):
+        return as_node(value)
+    natural = np.asarray(value).dtype
+    if natural.kind in "biuf" and not np.can_cast(natural, old.dtype, "same_kind"):
+        raise DTypeError(
+            f"{natural} values cannot take the place of {old!r}; convert them with "
+            f"np.asarray(value, {old.dtype.name!r}) if that is meant"
+        )
+    return constant(value, old.dtype)
 
 
 def _check_updates(updates: Any) -> list[tuple[Shared, Node]]:
@@ -314,7 +343,7 @@ def _check_updates(updates: Any) -> list[tuple[Shared, Node]]:
     for old, new in _pairs(updates, "updates"):
         if not isinstance(old, Shared):
             raise InputError(f"only shared variables can be updated, got {old!r}")
-        node = as_node(new, None if isinstance(new, (Node, Dim)) else old.dtype)
+        node = _like(new, old)
         if node.dtype != old.dtype:
             raise DTypeError(
                 f"the update of {old!r} is {node!r} (built at {format_origin(node.origin)}); cast "

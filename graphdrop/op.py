@@ -255,9 +255,10 @@ def as_literal(value: Any, dtype: Any = None) -> np.ndarray[Any, Any]:
     if isinstance(value, Dim):
         raise ArgumentError(f"the size {value} is symbolic; use it as it is, or gd.as_node(size)")
     try:
-        # NumPy would parse text, and take None for NaN
-        if weak and not isinstance(value, (int, float)) and np.asarray(value).dtype.kind in "OSU":
-            raise TypeError("give numbers")
+        # NumPy would parse text, take None for NaN, and make objects of huge integers
+        number = dtype is not None and isinstance(value, (int, float))
+        if weak and not number and np.asarray(value).dtype.kind in "OSU":
+            raise TypeError("give numbers, integers of at most 64 bits")
         array = np.asarray(value, dtype=dtype)
     except (OverflowError, TypeError, ValueError) as error:
         raise DTypeError(f"{_brief(value)} cannot become {dtype or 'an array'}: {error}") from None

@@ -207,6 +207,12 @@ class RandomStream:
         finally:
             _replayed.reset(token)
 
+    def __reduce__(self) -> Any:
+        raise RandomError(
+            "streams are neither pickled nor copied, since a copy would repeat the masks; save "
+            "their state with gd.save or state_dict"
+        )
+
     def state_dict(self) -> dict[str, int]:
         """Everything that the next masks depend on, besides the graph."""
         return {"stream_version": STREAM_VERSION, "seed": self.seed, "calls": self._calls}

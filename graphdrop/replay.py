@@ -238,6 +238,9 @@ def _environment(
     needed: Sequence[Size], name: str | int, known: Mapping[Atom, int], sizes: Mapping[str, int]
 ) -> dict[Atom, int]:
     """The values of the symbolic sizes in `needed`."""
+    for size, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            raise RandomError(f"the size {size} must be an integer that is not negative: {value!r}")
     env = {a: sizes.get(str(a), known.get(a)) for a in atoms_of(needed)}
     absent = [str(a) for a, v in env.items() if v is None]
     if absent:

@@ -10,7 +10,17 @@ from typing import Any
 from .errors import ArgumentError
 from .graph import Node, format_origin, intern, origin_scope, toposort
 from .op import constant_value, op, size
-from .types import Atom, Dim, Size, TensorType, atoms_of, plain_atom, substitute_size, value_dim
+from .types import (
+    Atom,
+    Dim,
+    Size,
+    TensorType,
+    atoms_of,
+    plain_atom,
+    substitute_size,
+    unify,
+    value_dim,
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,9 @@ def substitute(
         _check_fits(old, by)
         for a, b in zip(old.shape, by.shape, strict=True):
             atom = plain_atom(a)
-            if atom is not None and a != b and atom not in sizes:
-                sizes[atom] = b
+            if atom is None or a == b:
+                continue
+            unify(sizes.setdefault(atom, b), b, f"{atom} is given two sizes:")
     outputs = list(outputs)
     if not replacements and not sizes:
         return outputs

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
 import graphdrop as gd
-from graphdrop.errors import ArgumentError, InputError, NanError, ShapeError
+from graphdrop.errors import (
+    ArgumentError,
+    DTypeError,
+    InputError,
+    NanError,
+    RandomError,
+    ShapeError,
+)
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -82,7 +92,7 @@ class TestOutputs:
         assert gd.function([], [])() == []
 
     def test_named_tuple(self) -> None:
-        from typing import Any, NamedTuple
+        from typing import NamedTuple
 
         class Pair(NamedTuple):
             first: Any
@@ -382,6 +392,48 @@ class TestMistakes:
             -gd.flag("t")
         with pytest.raises(TypeError, match="not supported"):
             gd.tensor("z", "complex64")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("int32", 1.5), ("int32", np.ones((2, 3), "f4")), ("bool", np.ones((2, 3), "i4"))],
+)
+def test_givens_and_updates_do_not_cut_values_off(dtype: str, value: Any) -> None:
+    x = gd.tensor("x", dtype, (2, 3))
+    with pytest.raises(DTypeError, match=r"values cannot take the place of .*np\.asarray"):
+        gd.function([], x, givens={x: np.broadcast_to(value, (2, 3))})
+    w = gd.shared(np.zeros((2, 3), dtype))
+    with pytest.raises(DTypeError, match="cannot take the place"):
+        gd.function([], [], updates={w: np.broadcast_to(value, (2, 3))})
+
+
+def test_givens_have_the_declared_sizes() -> None:
+    x, y = gd.matrix("x", shape=("n", 3)), gd.vector("y", shape=("n",))
+    with pytest.raises(ShapeError, match=r"cannot be given for .*sizes 3 and 4 differ"):
+        gd.function([], x, givens={x: f32(2, 4)})
+    with pytest.raises(ShapeError, match="n is given two sizes: 2 and 5 differ"):
+        gd.function([], [x, y], givens={x: f32(2, 3), y: f32(5)})
+    given = gd.function([], x + y[:, None], givens={x: f32(2, 3), y: f32(2)})()
+    assert given.shape == (2, 3)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_owns_state_is_not_copied(copied: Any) -> None:
+    """A copied stream would repeat the masks of the first."""
+    x, stream = gd.vector("x"), gd.RandomStream(0)
+    f = gd.function([x], gd.dropout(x, 0.5, stream))
+    for owner in (f, stream):
+        with pytest.raises(gd.GraphdropError, match="neither pickled nor copied"):
+            copied(owner)
+
+
+def test_masks_of_sizes_that_cannot_be() -> None:
+    x = gd.matrix("x", shape=("batch", 3))
+    f = gd.function([x], gd.dropout(x, 0.5, gd.RandomStream(0), name="h"))
+    for size in (-1, 2.0, True):
+        with pytest.raises(RandomError, match="the size batch must be an integer"):
+            f.mask("h", call=0, batch=size)
+    assert f.mask("h", call=0, batch=np.int64(0)).shape == (0, 3)
 
 
 def test_shared_values_keep_type() -> None:
