@@ -15,6 +15,7 @@ from ..rewrite import Fired, Trace
 from ..scan import Step, open_body, run_step, scan_op, walk_of
 from ..substitute import Body, rebuild
 from ..types import Atom, Size
+from .scan_rows import rows_after_loop
 
 PHASE = "scan"
 Optimize = Callable[[Iterable[Node]], tuple[list[Node], Trace]]
@@ -28,6 +29,7 @@ def optimize_scans(
         return outputs, trace
     outputs = _until_settled(outputs, trace)
     outputs = _each_scan(outputs, lambda node: _with_better_body(node, trace, optimize))
+    outputs = _each_scan(outputs, lambda node: rows_after_loop(node, trace))
     return _until_settled(outputs, trace), trace
 
 

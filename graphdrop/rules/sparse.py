@@ -109,7 +109,7 @@ class _Table:
     def __init__(self, count: Size, root: Node) -> None:
         self.count = count
         self.cone = list(_cone(root, count))
-        self.scatters = [n for n in self.cone if _is_row_scatter(n)]
+        self.scatters = [n for n in self.cone if is_row_scatter(n)]
         self.finite: dict[Node, None] = {}
         self.unused: dict[Node, Node | None] = {}
         for node in self.cone:
@@ -232,7 +232,8 @@ def _is_row_by_row(op: Op) -> bool:
     return op.elementwise or op in (e._cast, e.where)
 
 
-def _is_row_scatter(node: Node) -> bool:
+def is_row_scatter(node: Node) -> bool:
+    """Whether a node is a table with values put in rows, or added to rows, that ids name."""
     return (
         node.op in (_scatter_add, _scatter_set)
         and len(node.inputs) == 3
@@ -244,7 +245,7 @@ def _operands(node: Node, count: Size) -> Iterable[Node]:
     """The tables of `count` rows that a node works on, row by row."""
     if _is_row_by_row(node.op):
         return [i for i in node.inputs if i.ndim == node.ndim and i.shape[0] == count]
-    return node.inputs[:1] if _is_row_scatter(node) else ()
+    return node.inputs[:1] if is_row_scatter(node) else ()
 
 
 def _cone(root: Node, count: Size) -> Iterator[Node]:
