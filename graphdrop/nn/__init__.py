@@ -37,14 +37,20 @@ from .losses import (
     softmax_cross_entropy,
 )
 from .norm import BatchNorm, LayerNorm, layer_norm
+from .recurrent import GRU, LSTM, RNN
+from .recurrent_dropout import RecurrentDropout
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "BatchNorm",
     "Conv2D",
     "Dense",
     "Embedding",
     "Layer",
     "LayerNorm",
+    "RecurrentDropout",
     "accuracy",
     "alpha_dropout",
     "binary_cross_entropy",
