@@ -16,7 +16,7 @@ if importlib.util.find_spec("torch") is None:
         "recurrent layers are not compared: PyTorch is not installed", allow_module_level=True
     )
 
-import torch  # noqa: E402
+import torch
 
 Array = np.ndarray[Any, Any]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
@@ -68,7 +68,7 @@ def test_outputs_states_and_gradients(
     theirs = copied(layer, kind, options, dtype)
     x = gd.tensor("x", dtype, ("time", "batch", 5))
     h, state = layer(x)
-    last = gd.concatenate([s for s in gd.tree.flatten(state)[0]], axis=-1)
+    last = gd.concatenate(gd.tree.flatten(state)[0], axis=-1)
     loss = (h * gd.sin(h)).sum() + (last * last).sum()
     f = gd.function([x], [h, last, *gd.grad(loss, [x, *layer.params])])
     for shape in ((7, 4), (1, 3)):
@@ -105,7 +105,10 @@ def test_padding_is_a_packed_sequence(kind: str) -> None:
     layer = getattr(nn, kind)(5, 7, rng, layers=2, bidirectional=True, dtype="float64")
     theirs = copied(layer, kind, {}, "float64")
     lengths = [6, 4, 4, 1]
-    x, valid = gd.tensor("x", "float64", ("time", "batch", 5)), gd.tensor("v", bool, ("time", "batch"))
+    x, valid = (
+        gd.tensor("x", "float64", ("time", "batch", 5)),
+        gd.tensor("v", bool, ("time", "batch")),
+    )
     h, _ = layer(x, mask=valid)
     f = gd.function([x, valid], [h, *gd.grad((h * h).sum(), layer.params)])
     given = rng.standard_normal((6, 4, 5))

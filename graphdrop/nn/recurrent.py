@@ -177,6 +177,7 @@ class Recurrent:
 
     def _nested(self, states: Any) -> Any:
         """[layer][direction] parts as users see it."""
+
         def one(parts: Any) -> Any:
             return parts if self.parts > 1 else parts[0]
 
@@ -201,8 +202,10 @@ def _run(
     states, after = layer._initial(x, state), []
     for i, weights in enumerate(layer.weights):
         if choice is not None:
-            x = choice.of_sequence(x, "between", str(i) if layer.layers > 2 else "") if i else (
-                choice.of_sequence(x, "inputs")
+            x = (
+                choice.of_sequence(x, "between", str(i) if layer.layers > 2 else "")
+                if i
+                else (choice.of_sequence(x, "inputs"))
             )
         outs, last = [], []
         for d, w in enumerate(weights):
@@ -352,4 +355,3 @@ class GRU(Recurrent):
         z = sigmoid(xz + uz)
         new = noise.update(tanh(xn + sigmoid(xr + ur) * (un + w.extra)))
         return (noise.zoned((1 - z) * new + z * h, h, "h"),)
-

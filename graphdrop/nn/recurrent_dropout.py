@@ -1,8 +1,8 @@
 """All that dropout can be in a recurrent layer, as one argument.
 
-    dropout = nn.RecurrentDropout(stream, training, inputs=0.5, outputs=0.5)         # Zaremba 2014
-    dropout = nn.RecurrentDropout(stream, training, inputs=0.3, state=0.3, variational=True)  # Gal
-    lstm = nn.LSTM(128, 256, rng, layers=2, dropout=dropout)
+dropout = nn.RecurrentDropout(stream, training, inputs=0.5, outputs=0.5)         # Zaremba 2014
+dropout = nn.RecurrentDropout(stream, training, inputs=0.3, state=0.3, variational=True)  # Gal
+lstm = nn.LSTM(128, 256, rng, layers=2, dropout=dropout)
 """
 
 from __future__ import annotations
@@ -183,4 +183,3 @@ def check_choice(choice: Any, units: str, updates: bool, parts: int) -> None:
         )
     if isinstance(choice.zoneout, tuple) and (parts != 2 or len(choice.zoneout) != 2):
         raise ArgumentError(f"zoneout is one rate, or for an LSTM two, got {choice.zoneout!r}")
-
