@@ -456,7 +456,8 @@ def test_one_program_for_all_sizes() -> None:
     layer, weights = build("LSTM")
     x = gd.tensor("x", "float64", ("time", "batch", N_IN))
     h, _ = layer(x)
-    updates = [(p, p - 0.0 * g) for p, g in zip(layer.params, gd.grad(h.sum(), layer.params))]
+    grads = gd.grad(h.sum(), layer.params)
+    updates = [(p, p - 0.0 * g) for p, g in zip(layer.params, grads, strict=True)]
     f = gd.function([x], h, updates=updates)
     program = f.executable
     for shape in ((3, 2), (8, 1), (0, 4), (1, 5), (3, 2)):
