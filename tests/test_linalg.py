@@ -157,3 +157,23 @@ def test_the_likelihood_of_a_normal_distribution_differentiates() -> None:
         return -0.5 * (z * z).sum() - gd.log(gd.diagonal(factor)).sum() + gd.slogdet(covariance)[1]
 
     check_grad(likelihood, [rng.normal(size=(3, 3)), rng.normal(size=3)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_gradient_of_det_returns_whatever_the_matrix(dtype: str) -> None:
+    """LAPACK's svd, which it is made with, hangs on some infinite and some huge matrices."""
+    x = gd.tensor("x", dtype, ("n", 3, 3))
+    f = gd.function([x], gd.grad(gd.det(x).sum(), x), backend="numpy")
+    top = np.finfo(dtype).max
+    plain = np.arange(9).reshape(3, 3) + np.eye(3)
+    odd = np.array([plain] * 6, dtype)
+    for matrix, number in zip(odd[1:], [np.nan, np.inf, -np.inf, top, -top], strict=True):
+        matrix[0, 1] = matrix[1, 2] = number
+    found = f(odd)
+    expected = np.linalg.det(plain) * np.linalg.inv(plain).T
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4)
+    assert np.isnan(found[1:4]).all()
+    assert found.dtype == dtype
+    assert not np.isfinite(found[4:]).all()  # products of two such numbers
+    np.testing.assert_allclose(f(odd[:1] / 2**60)[0] * 2.0**120, found[0], rtol=1e-4)
+    assert f(np.zeros((0, 3, 3), dtype)).shape == (0, 3, 3)

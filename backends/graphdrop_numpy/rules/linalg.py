@@ -27,12 +27,18 @@ def explained(why: str, rule: Callable[..., Array]) -> Rule:
 
 
 def cofactor(a: Array) -> Array:
+    # LAPACK's svd never returns from some infinite and some huge matrices: the first become NaN,
+    # the others are scaled by a power of 2, which is exact
+    largest = np.abs(a).max(axis=(-2, -1), initial=0)[..., None, None]
+    finite = np.isfinite(largest)
+    exponent = np.where(finite, np.frexp(largest)[1], 0)
     # a = u s v: det(u) det(v) times u diag(products of the other singular values) v
-    u, s, v = np.linalg.svd(a)
+    u, s, v = np.linalg.svd(np.where(finite, np.ldexp(a, -exponent), 0))
     n = s.shape[-1]
     others = np.where(np.eye(n, dtype=bool), 1, s[..., None, :]).prod(axis=-1)
     sign = np.linalg.det(u) * np.linalg.det(v)
-    found: Array = sign[..., None, None] * ((u * others[..., None, :]) @ v)
+    scaled = sign[..., None, None] * ((u * others[..., None, :]) @ v)
+    found: Array = np.where(finite, np.ldexp(scaled, exponent * (n - 1)), np.nan).astype(a.dtype)
     return found
 
 
