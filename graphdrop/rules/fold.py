@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..backend import Graph, get_backend
 from ..errors import GraphdropError
 from ..graph import Node
@@ -9,7 +11,7 @@ from ..op import Op, _constant, constant, get
 from ..ops.shape import broadcast_to
 from ..pattern import Head, any_op
 from ..rewrite import Rule, rule
-from ..types import TensorType, TupleType, num_elements
+from ..types import TensorType, TupleType
 
 FOLDED_ELEMENTS = 1024  # a larger result is folded only if its operands are as large together
 
@@ -43,12 +45,11 @@ def _is_known(node: Node) -> bool:
 
 def _is_small(node: Node, source: Node) -> bool:
     """Whether the result is no larger than its operands, or small anyway."""
-    elements = num_elements(node.shape)
-    known = [i.type for i in source.inputs if isinstance(i.type, TensorType)]
-    given = [num_elements(t.shape) for t in known]
-    if not isinstance(elements, int) or not all(isinstance(g, int) for g in given):
+    given = [i.type.shape for i in source.inputs if isinstance(i.type, TensorType)]
+    # an array of no elements may have unknown sizes as well
+    if not all(isinstance(s, int) for shape in (node.shape, *given) for s in shape):
         return False
-    return elements <= max(FOLDED_ELEMENTS, sum(g for g in given if isinstance(g, int)))
+    return math.prod(node.shape) <= max(FOLDED_ELEMENTS, sum(map(math.prod, given)))
 
 
 FOLD: tuple[Rule, ...] = (fold_constants,)
