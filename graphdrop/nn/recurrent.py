@@ -211,8 +211,9 @@ def _run(
         for d, w in enumerate(weights):
             noise = StepNoise(choice, layer._label(i, d), (x.shape[1], layer.units))
             u = w.U if choice is None else choice.of_weights(w.U, layer._label(i, d))
-            step = _step(layer, w, u, noise, mask is not None)
-            rows = _dense(x, w.W, w.b)
+            step = _step(layer, w, u, noise, mask is not None, checkpoint is not None)
+            # checkpointed, products for all steps would take the memory that is to be saved
+            rows = x if checkpoint is not None else _dense(x, w.W, w.b)
             final, h = scan(
                 step, rows if mask is None else (rows, mask), states[i][d], reverse=d == 1,
                 truncate=truncate, checkpoint=checkpoint,
@@ -227,12 +228,16 @@ def _run(
 
 
 def _step(
-    layer: Recurrent, w: Weights, u: Node, noise: StepNoise, masked: bool
+    layer: Recurrent, w: Weights, u: Node, noise: StepNoise, masked: bool, raw: bool
 ) -> Callable[[Any, Any], Any]:
-    """The step of a scan; with a mask, padding leaves the state as it is and gives 0."""
+    """The step of a scan; with a mask, padding leaves the state as it is and gives 0.
+
+    raw  whether the step gets inputs, and not their products with W
+    """
 
     def step(state: tuple[Node, ...], row: Any) -> tuple[tuple[Node, ...], Node]:
         x, valid = row if masked else (row, None)
+        x = _dense(x, w.W, w.b) if raw else x
         new = layer.next(w, x, state, matmul(noise.state(state[0]), u), noise)
         if valid is None:
             return new, new[0]
