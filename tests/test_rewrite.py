@@ -470,6 +470,17 @@ ROWS = [
         ],
     ),
     Row(
+        "known_branch",
+        [
+            (gd.cond(True, lambda: exp(x), lambda: x), exp(x)),
+            (
+                gd.cond(False, lambda: exp(x), lambda: (x * y).sum(axis=0) + x),
+                (x * y).sum(axis=0) + x,
+            ),
+        ],
+        [gd.cond(flag, lambda: exp(x), lambda: x)],
+    ),
+    Row(
         "fold_constants",
         [
             (exp(constant(np.zeros(3))), constant(np.ones(3))),
@@ -484,6 +495,7 @@ ROWS = [
             draws.threshold(constant(2.0, "f8")),
             constant(np.ones((40, 1))) * constant(np.ones((1, 50))),
             gd.broadcast_to(constant(1.0), ("n",)).sum(),
+            exp(gd.broadcast_to(constant(1.0), (0, "n"))),
             draws.mask(
                 np.int64(9), True, np.zeros(2, "u8"), zero, zero, site=1, name=None, shape=(3,)
             ),

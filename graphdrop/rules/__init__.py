@@ -11,6 +11,7 @@ from .. import rewrite
 from ..graph import Node
 from ..ops.leaf import Shared
 from ..rewrite import Rule, Trace
+from .branches import BRANCHES, optimize_branches
 from .fold import FOLD
 from .gradients import GRADIENTS
 from .inference import INFERENCE
@@ -20,7 +21,7 @@ from .simplify import SIMPLIFY
 from .sparse import sparse_updates
 from .stabilize import STABILIZE
 
-EXACT: tuple[Rule, ...] = (*INFERENCE, *SIMPLIFY, *SHAPES, *FOLD)
+EXACT: tuple[Rule, ...] = (*INFERENCE, *BRANCHES, *SIMPLIFY, *SHAPES, *FOLD)
 
 PHASES: dict[str, tuple[Rule, ...]] = {
     "exact": EXACT,
@@ -34,5 +35,6 @@ def optimize(outputs: Iterable[Node], updated: Sequence[Shared] = ()) -> tuple[l
     updated  shared variables, the new values of which are the last outputs
     """
     nodes, trace = rewrite.optimize(outputs, PHASES)
+    nodes, trace = optimize_branches(nodes, trace, optimize)
     nodes, trace = optimize_scans(nodes, trace, optimize)
     return sparse_updates(updated, nodes, trace), trace
