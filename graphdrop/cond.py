@@ -13,7 +13,7 @@ from . import tree
 from .autodiff import backpropagate
 from .bodies import Values, close, open_slots, outer_shape, sizes_outside
 from .errors import ArgumentError, DTypeError, ShapeError
-from .graph import Node
+from .graph import Node, building
 from .op import as_node, composed, constant, get, op, split
 from .ops.create import zeros_like
 from .ops.leaf import Shared, tensor
@@ -63,21 +63,21 @@ def cond(
     otherwise  the same; its results have the structure, dtypes and shapes of those of `then`
     operands   what both get; nodes that they use otherwise work as well
 
-    What was built before is computed in any case; only what the functions build is lazy.  A draw
+    What the functions only use is computed in any case; what they build is lazy.  A draw
     counts as drawn only by calls that take its branch, so its predicate must be known outside
     scans.  Where the parts are cheap, gd.where(predicate, a, b) is quicker.
     """
     chosen = as_node(predicate)
-    mark = tensor(None, bool, ()).serial  # nodes are numbered as they are made
-    built = [tree.flatten(branch(*operands)) for branch in (then, otherwise)]
-    (ours, structure), (theirs, other) = built
+    with building() as built:
+        made = [tree.flatten(branch(*operands)) for branch in (then, otherwise)]
+    (ours, structure), (theirs, other) = made
     if structure != other:
         raise ArgumentError(
             "the branches must give results of one structure: as many, nested the same way"
         )
     pairs = [_alike(a, b) for a, b in zip(ours, theirs, strict=True)]
     results = _close(
-        chosen, [a for a, _ in pairs], [b for _, b in pairs], lambda n: _is_outer(n, mark)
+        chosen, [a for a, _ in pairs], [b for _, b in pairs], lambda n: _is_outer(n, built)
     )
     return tree.unflatten(structure, results)
 
@@ -91,12 +91,12 @@ def _alike(a: Any, b: Any) -> tuple[Node, Node]:
     return as_node(a), as_node(b)
 
 
-def _is_outer(node: Node, mark: int) -> bool:
-    """Whether a node is not of a branch: it was made before, or is a leaf that has its value."""
+def _is_outer(node: Node, built: set[Node]) -> bool:
+    """Whether a node is not of a branch: nobody built it there, or it is a leaf with a value."""
     if node.op is get:
         node = node.inputs[0]  # several results are captured one by one
     leaf = isinstance(node, Shared) or node.op is input_op or node.op is random_key
-    return leaf or node.serial <= mark
+    return leaf or node not in built
 
 
 def _close(

@@ -195,6 +195,39 @@ def intern(
     make_type: Callable[[], tuple[Type, tuple[tuple[Size, Size], ...]]],
 ) -> Node:
     """The one node with this op, inputs and params; `make_type` runs only for a new one."""
+    node = _interned_node(op, inputs, params, make_type)
+    built = _built.get()
+    if built is not None:
+        built.add(node)
+    return node
+
+
+# what `building` collects
+_built: ContextVar[set[Node] | None] = ContextVar("graphdrop_built", default=None)
+
+
+@contextmanager
+def building() -> Iterator[set[Node]]:
+    """The set of the nodes that are built inside, also of those that somebody built before.
+
+    Which nodes existed is a matter of chance: an unused one lives until Python collects it.
+    """
+    outer, found = _built.get(), set[Node]()
+    token = _built.set(found)
+    try:
+        yield found
+    finally:
+        _built.reset(token)
+        if outer is not None:
+            outer |= found
+
+
+def _interned_node(
+    op: Op,
+    inputs: tuple[Node, ...],
+    params: Params,
+    make_type: Callable[[], tuple[Type, tuple[tuple[Size, Size], ...]]],
+) -> Node:
     # ids are safe: a live node keeps its inputs and params alive; its entry goes before they do
     key = (op, *map(id, inputs), freeze(params)) if params else (op, *map(id, inputs))
     ref = _interned.get(key)

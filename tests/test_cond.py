@@ -17,7 +17,7 @@ SEED = 5
 
 def guarded(x: gd.Node) -> gd.Node:
     """x, and an error if it is computed."""
-    return gd.assert_(x, gd.constant(False) & (x.sum() < np.inf), "was computed")
+    return gd.assert_(x, gd.constant(False) & (x.sum() < np.inf), "was computed")  # noqa: PT009
 
 
 def test_only_the_branch_taken_is_computed() -> None:
@@ -31,6 +31,19 @@ def test_only_the_branch_taken_is_computed() -> None:
         with pytest.raises(CheckError, match="was computed") as caught:
             h(value, ones)
         assert "test_cond.py" in str(caught.value)
+
+
+def test_what_a_branch_builds_is_its_own() -> None:
+    """Also where the same node happens to live outside; what it only uses is computed anyway."""
+    p, x = gd.flag("p"), gd.vector("x")
+    alive = guarded(x)
+    lazy = gd.function([p, x], gd.cond(p, lambda: guarded(x), lambda: x))
+    eager = gd.function([p, x], gd.cond(p, lambda: alive, lambda: x))
+    lazy(False, np.ones(3, "f4"))
+    with pytest.raises(CheckError, match="was computed"):
+        eager(False, np.ones(3, "f4"))
+    inner = gd.cond(p, lambda: gd.cond(x.sum() > 0, lambda: guarded(x), lambda: x), lambda: x)
+    gd.function([p, x], inner)(False, np.ones(3, "f4"))
 
 
 @pytest.mark.parametrize("value", [True, False])

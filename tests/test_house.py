@@ -109,7 +109,7 @@ def test_the_documented_rooms_are_all_there_are() -> None:
     assert set(rooms()) == set(FLOOR) | backends, "docs/architecture.md lists every module"
 
 
-@pytest.mark.parametrize("name", FLOOR)
+@pytest.mark.parametrize("name", sorted(FLOOR))
 def test_rooms_stand_on_what_the_documents_say(name: str) -> None:
     paths = [p for p in modules(CORE) if owner(p) == name]
     used = {

@@ -1,4 +1,4 @@
-"""Branches: one that is known to be taken needs no cond; the bodies are rewritten like any graph."""
+"""Branches: one that is known to be taken needs no cond; bodies are rewritten like any graph."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ..op import Op, _constant, constant, get
 from ..ops.shape import broadcast_to
 from ..pattern import Head, any_op
 from ..rewrite import Rule, rule
-from ..types import TensorType, TupleType
+from ..types import TensorType, TupleType, Type
 
 FOLDED_ELEMENTS = 1024  # a larger result is folded only if its operands are as large together
 
@@ -45,11 +45,18 @@ def _is_known(node: Node) -> bool:
 
 def _is_small(node: Node, source: Node) -> bool:
     """Whether the result is no larger than its operands, or small anyway."""
-    given = [i.type.shape for i in source.inputs if isinstance(i.type, TensorType)]
-    # an array of no elements may have unknown sizes as well
-    if not all(isinstance(s, int) for shape in (node.shape, *given) for s in shape):
+    elements = _elements(node.type)
+    given = [_elements(i.type) for i in source.inputs]
+    if elements is None or None in given:
         return False
-    return math.prod(node.shape) <= max(FOLDED_ELEMENTS, sum(map(math.prod, given)))
+    return elements <= max(FOLDED_ELEMENTS, sum(g or 0 for g in given))
+
+
+def _elements(type: Type) -> int | None:
+    """How many elements an array has; None if a size is unknown, even of one without elements."""
+    sizes = type.shape if isinstance(type, TensorType) else ()
+    known = [s for s in sizes if isinstance(s, int)]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 FOLD: tuple[Rule, ...] = (fold_constants,)
