@@ -76,7 +76,7 @@ def cond(
             "the branches must give results of one structure: as many, nested the same way"
         )
     pairs = [_alike(a, b) for a, b in zip(ours, theirs, strict=True)]
-    results = _close(
+    results = close_branches(
         chosen, [a for a, _ in pairs], [b for _, b in pairs], lambda n: _is_outer(n, built)
     )
     return tree.unflatten(structure, results)
@@ -99,7 +99,7 @@ def _is_outer(node: Node, built: set[Node]) -> bool:
     return leaf or node not in built
 
 
-def _close(
+def close_branches(
     predicate: Node, then: Sequence[Node], otherwise: Sequence[Node],
     is_outer: Callable[[Node], bool], placeholders: Sequence[Node] = (), given: Sequence[Node] = (),
 ) -> list[Node]:  # fmt: skip
@@ -135,6 +135,6 @@ def _(
     outer += [g for g in gs if g is not None]
     # all that the gradient computes is lazy too
     known = set(captured)
-    made = _close(predicate, branches[0], branches[1], lambda n: n in known, inner, outer)
+    made = close_branches(predicate, branches[0], branches[1], lambda n: n in known, inner, outer)
     grads = dict(zip(used, made, strict=True))
     return [None, *(grads.get(p) for p in places)]

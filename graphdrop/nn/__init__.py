@@ -36,6 +36,7 @@ from .losses import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
+from .mc import mc_dropout
 from .norm import BatchNorm, LayerNorm, layer_norm
 from .recurrent import GRU, LSTM, RNN
 from .recurrent_dropout import RecurrentDropout
@@ -71,6 +72,7 @@ __all__ = [
     "lecun_normal",
     "lecun_uniform",
     "mae",
+    "mc_dropout",
     "mse",
     "normal",
     "ones",
