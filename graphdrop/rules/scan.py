@@ -15,25 +15,38 @@ from ..rewrite import Fired, Trace
 from ..scan import Step, open_body, run_step, scan_op, walk_of
 from ..substitute import Body, rebuild
 from ..types import Atom, Size
-from .scan_rows import rows_after_loop
+from .scan_merge import merge_scans
+from .scan_steps import copies, known_length, products_before_loop, same_in_every_step
+from .scan_sums import sums_after_loop
 
 PHASE = "scan"
 Optimize = Callable[[Iterable[Node]], tuple[list[Node], Trace]]
 
 
+# in this order, again and again until none finds anything
+CHANGES: tuple[Callable[[Node, Trace], dict[int, Node] | None], ...] = (
+    known_length, same_in_every_step, copies, products_before_loop, sums_after_loop,
+)  # fmt: skip
+
+
 def optimize_scans(
     outputs: list[Node], trace: Trace, optimize: Optimize
 ) -> tuple[list[Node], Trace]:
-    """`outputs` with every scan's body rewritten by `optimize` and its unused parts removed."""
+    """`outputs` with every scan's body rewritten by `optimize`, and what need not be in it out."""
     if not any(n.op is scan_op for n in toposort(outputs)):
         return outputs, trace
-    outputs = _until_settled(outputs, trace)
+    outputs = _without_unused(outputs, trace)
     outputs = _each_scan(outputs, lambda node: _with_better_body(node, trace, optimize))
-    outputs = _each_scan(outputs, lambda node: rows_after_loop(node, trace))
-    return _until_settled(outputs, trace), trace
+    fired = -1
+    while fired != len(trace):
+        fired = len(trace)
+        for change in CHANGES:
+            outputs = _until_settled(outputs, lambda node, c=change: c(node, trace))  # type: ignore[misc]
+        outputs = merge_scans(_without_unused(outputs, trace), trace)
+    return outputs, trace
 
 
-def _until_settled(outputs: list[Node], trace: Trace) -> list[Node]:
+def _without_unused(outputs: list[Node], trace: Trace) -> list[Node]:
     # a scan that loses a part may have been the only user of a part of another
     while True:
         used = _used_results(outputs)
@@ -41,6 +54,15 @@ def _until_settled(outputs: list[Node], trace: Trace) -> list[Node]:
         if pruned == outputs:
             return outputs
         outputs = pruned
+
+
+def _until_settled(
+    outputs: list[Node], change: Callable[[Node], dict[int, Node] | None]
+) -> list[Node]:
+    """A change made in every scan: one that stands on a changed one has its turn in the next pass."""
+    while (changed := _each_scan(outputs, change)) != outputs:
+        outputs = changed
+    return outputs
 
 
 def _each_scan(outputs: list[Node], change: Callable[[Node], dict[int, Node] | None]) -> list[Node]:
