@@ -59,7 +59,7 @@ def _without_unused(outputs: list[Node], trace: Trace) -> list[Node]:
 def _until_settled(
     outputs: list[Node], change: Callable[[Node], dict[int, Node] | None]
 ) -> list[Node]:
-    """A change made in every scan: one that stands on a changed one has its turn in the next pass."""
+    """A change made in every scan; what stands on a changed one has its turn in the next pass."""
     while (changed := _each_scan(outputs, change)) != outputs:
         outputs = changed
     return outputs

@@ -17,7 +17,7 @@ from ..ops.leaf import tensor
 from ..ops.linalg import _matmul
 from ..ops.shape import broadcast_to, expand_dims, reshape
 from ..rewrite import Fired, Trace
-from ..scan import Step, open_body, run_step, walk_of
+from ..scan import Step, open_body, run_step, scan_op, walk_of
 from ..substitute import Body, substitute
 
 PHASE = "scan"
@@ -125,8 +125,10 @@ def products_before_loop(node: Node, trace: Trace) -> Results:
     What stands between the elements and the product comes along, and what uses the product, as far
     as it is elementwise: nothing else of it is left in the loop.
     """
-    body: Body = node.params["body"]
-    if not any(n.op is _matmul for n in toposort(body.outputs)):
+    order = toposort(node.params["body"].outputs)
+    # blocks of a checkpointed scan: products of all of them would take the memory that it saves
+    blocks = any(n.op is scan_op and n.params["counted"] is None for n in order)
+    if blocks or not any(n.op is _matmul for n in order):
         return None
     init, sequences = _parts(node)
     step = open_body(node)
@@ -180,7 +182,7 @@ class _Lifted:
             operands = tuple(
                 self._aligned(i, wide[i], node) if i in wide else i for i in node.inputs
             )
-            return node.op.make(operands, dict(node.params))  # type: ignore[arg-type]
+            return node.op.make(operands, dict(node.params))
         if node.op is reshape:
             source = wide[node.inputs[0]]
             assert source is not None

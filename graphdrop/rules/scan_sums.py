@@ -1,8 +1,8 @@
 """Sums that a loop carries and only adds to: taken out, and made at once after the loop.
 
 The gradient of a scan carries the sum of the gradients of all that the step captured.  A weight's
-gradient is then one product over all steps in place of many small ones, and the rows of a table that
-a step looked up are added by one scatter, which `sparse.py` can make an update of rows.
+gradient is then one product over all steps in place of many small ones, and the rows of a table
+that a step looked up are added by one scatter, which `sparse.py` can make an update of rows.
 """
 
 from __future__ import annotations
