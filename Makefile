@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/digits_mlp.py
+	$(BIN)/python examples/rnn_dropout.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto

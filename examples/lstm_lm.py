@@ -26,8 +26,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 LAYERS, HIDDEN, READERS, TIME = 2, 128, 20, 20
-RATE, LEARNING_RATE, MAX_NORM = 0.5, 1.0, 5.0
-STEADY, FACTOR = 8, 0.7  # epochs at the full learning rate, and what it falls by in each later one
+RATE, LEARNING_RATE, MAX_NORM = 0.4, 1.0, 5.0
+STEADY, FACTOR = (
+    12,
+    0.75,
+)  # epochs at the full learning rate, and what it falls by in each later one
 PLAIN, DROPOUT = "#c2255c", "#4a7fc1"
 
 
@@ -156,7 +159,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the picture goes")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    seeds, epochs = args.seeds or (1 if args.quick else 3), args.epochs or (2 if args.quick else 16)
+    seeds, epochs = args.seeds or (1 if args.quick else 3), args.epochs or (2 if args.quick else 18)
 
     threadpool_limits(1)  # products this small take longer when threads have to meet
     start = perf_counter()

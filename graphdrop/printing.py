@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .bodies import inner_nodes
 from .errors import ArgumentError
 from .function import Function
 from .graph import Node, format_origin, toposort
@@ -19,6 +20,8 @@ from .ops import random as draws
 from .ops.leaf import Shared
 from .ops.leaf import _input as input_op
 from .replay import operand
+from .scan import scan_op
+from .substitute import Body
 from .types import TensorType
 
 MAX_LEVEL = 40  # trees nested deeper go on in a tree of their own, or indents would fill memory
@@ -163,15 +166,20 @@ def details(node: Node) -> list[str]:
     if kind == "stream":
         return [f"seed={node.params['stream'].seed}"]
     words: list[str] = []
-    skipped = set()
+    skipped = {key for key, value in node.params.items() if isinstance(value, Body)}
+    if skipped:
+        skipped.add("values")
+        inside = [n for n in inner_nodes([node]) if is_draw(n)]
+        words += [f"draws {site_of(n)}" for n in dict.fromkeys(inside)]
     if is_draw(node):
         words, skipped = [site_of(node)], {"site", "name"}
         if "threshold" in node.op.operand_names:
             rate = rate_of(node)
             if rate is not None:
                 words.append(f"rate={rate:.4g} ({round(rate * draws.STEPS)}/{draws.STEPS})")
-        seed = operand(node, "key").params["stream"].seed
-        words.append(f"stream(seed={seed})")
+        key = operand(node, "key")
+        if key.op is draws.random_key:  # inside a loop it is captured
+            words.append(f"stream(seed={key.params['stream'].seed})")
         if node.params.get("scaled") is False:
             words.append("unscaled")
         skipped.add("scaled")
@@ -230,33 +238,71 @@ def _said(name: str, value: Node) -> bool:
 
 
 def _forest(roots: Sequence[Root], origin: bool) -> str:
-    """All trees, one below the other."""
-    order = toposort(r.node for r in roots)
-    uses = Counter(r.node for r in roots)
-    for node in order:
-        uses.update(child for _, child in operands_of(node))
-    printer = _Printer(uses, order, origin)
-    for root in roots:
-        printer.tree(root.label, root.node)
-    while printer.deferred:
-        node = printer.deferred.popleft()
-        if node not in printer.done:
-            printer.tree(f"#{printer.numbers[node]}:", node)
-    return "".join(f"{line}\n" for line in printer.lines)
+    """All trees, one below the other; then the bodies of loops and branches, by their numbers."""
+    numbers: dict[Node, int] = {}
+    lines: list[str] = []
+    todo: deque[tuple[str, Sequence[Root], Mapping[Node, str]]] = deque([("", roots, {})])
+    while todo:
+        heading, roots, names = todo.popleft()
+        printer = _Printer(roots, names, numbers, origin)
+        lines += ["", heading] if heading else []
+        lines += printer.lines
+        for node in printer.order:
+            for key, body in node.params.items():
+                if isinstance(body, Body):
+                    made, slots = _parts_of(node, body)
+                    todo.append((f"#{numbers[node]} {node.op.name}, {_PARTS[key]}", made, slots))
+    return "".join(f"{line}\n" for line in lines)
+
+
+_PARTS = {"body": "each step:", "then": "if it holds:", "otherwise": "if it does not:"}
+
+
+def _parts_of(node: Node, body: Body) -> tuple[list[Root], dict[Node, str]]:
+    """The results of a body with what they are, and what its slots stand for."""
+    carries, sequences = node.params.get("carries", 0), node.params.get("sequences", 0)
+    first = 1 + carries + sequences if node.op is scan_op else 0
+    given = node.inputs[first - 1 if first else 1 :]
+    names = ["index"] if first else []
+    names += [f"carry {i}" for i in range(carries)] + [f"element {i}" for i in range(sequences)]
+    names += [title(n) if not n.inputs else f"outer {n.op.name} {i}" for i, n in enumerate(given)]
+    kinds = [f"carry {i} <-" for i in range(carries)]
+    kinds += [f"out {i}" for i in range(len(body.outputs) - carries)]
+    roots = [Root(label, n) for label, n in zip(kinds, body.outputs, strict=True)]
+    return roots, dict(zip(body.inputs, names, strict=True))
 
 
 class _Printer:
-    """Lines printed so far, and the numbers given to values with several uses."""
+    """Lines printed so far, and the numbers given to values with several uses.
 
-    def __init__(self, uses: Mapping[Node, int], order: Sequence[Node], origin: bool) -> None:
-        self.uses = uses
-        self.origin = origin
+    names    what nodes are called here, where that is not their title
+    numbers  one source for all trees and bodies
+    """
+
+    def __init__(
+        self, roots: Sequence[Root], names: Mapping[Node, str], numbers: dict[Node, int],
+        origin: bool,
+    ) -> None:  # fmt: skip
+        self.names, self.numbers, self.origin = names, numbers, origin
+        self.order = toposort(r.node for r in roots)
+        self.uses = Counter(r.node for r in roots)
+        for node in self.order:
+            self.uses.update(child for _, child in operands_of(node))
         self.lines: list[str] = []
-        self.numbers: dict[Node, int] = {}
         self.deferred: deque[Node] = deque()  # too deep where they were met
         self.done: set[Node] = set()
-        titles = Counter(title(n) for n in order if not n.inputs and kind_of(n) != "constant")
+        leaves = [n for n in self.order if not n.inputs and kind_of(n) != "constant"]
+        titles = Counter(map(self._title, leaves))
         self.ambiguous = {t for t, count in titles.items() if count > 1}
+        for root in roots:
+            self.tree(root.label, root.node)
+        while self.deferred:
+            node = self.deferred.popleft()
+            if node not in self.done:
+                self.tree(f"#{self.numbers[node]}:", node)
+
+    def _title(self, node: Node) -> str:
+        return self.names.get(node) or title(node)
 
     def tree(self, label: str, root: Node) -> None:
         if label:
@@ -281,17 +327,19 @@ class _Printer:
 
     def _line(self, node: Node, inner: bool, again: bool, deep: bool) -> str:
         if again:
-            return f"#{self.numbers[node]} {title(node)} (above)"
+            return f"#{self.numbers[node]} {self._title(node)} (above)"
         number = self._number(node, inner, deep)
         if deep:
-            return f"{number.strip()} {title(node)} (below)"
-        words = [title(node), str(node.type), *details(node)]
+            return f"{number.strip()} {self._title(node)} (below)"
+        said = [] if node in self.names else details(node)
+        words = [self._title(node), str(node.type), *said]
         where = f"  {format_origin(node.origin)}" if self.origin else ""
         return f"{' '.join(words)}{number}{where}"
 
     def _number(self, node: Node, inner: bool, deep: bool) -> str:
         """' #3' for a value that is named again elsewhere, '' for others."""
-        named = deep or (self.uses[node] > 1 if inner else title(node) in self.ambiguous)
+        several = self.uses[node] > 1 if inner else self._title(node) in self.ambiguous
+        named = deep or several or any(isinstance(v, Body) for v in node.params.values())
         if not named:
             return ""
         if deep and node not in self.numbers:

@@ -228,3 +228,27 @@ def test_the_same_text_in_every_process() -> None:
         for seed in ("0", "1", "2")
     }
     assert len(texts) == 1
+
+
+def test_bodies_of_loops_and_branches() -> None:
+    """Below the tree, under the number of their node; slots are called what they stand for."""
+    stream, p = gd.RandomStream(0), gd.flag("p")
+    x, w = gd.matrix("x", shape=("time", 3)), gd.shared(np.eye(3, dtype="f4"), "W")
+
+    def step(h: gd.Node, row: gd.Node) -> tuple[gd.Node, gd.Node]:
+        h = gd.dropout(gd.tanh(h @ w + row), 0.5, stream, name="state")
+        return h, h
+
+    h, o = gd.scan(step, x, gd.zeros((3,)))
+    text = gd.dprint(gd.cond(p, lambda: gd.exp(o).sum(), lambda: h.sum()), file="str")
+    assert text is not None
+    for words in (
+        "scan (float32[3], float32[time, 3], float32[time, 3]) draws 'state'", "each step:",
+        "carry 0 <-", "dropout float32[3] 'state' rate=0.5", "carry 0 float32[3]",
+        "W float32[3, 3]", "element 0 float32[3]", "index int64[]", "if it holds:", "exp float32[time, 3]",
+        "if it does not:",
+    ):  # fmt: skip
+        assert words in text, text
+    assert "Body(" not in text
+    nested = gd.map(lambda row: gd.map(lambda v: v * 2 + row.sum(), row), x)
+    assert str(gd.dprint(nested, file="str")).count("each step:") == 2
