@@ -245,8 +245,8 @@ def test_bodies_of_loops_and_branches() -> None:
     for words in (
         "scan (float32[3], float32[time, 3], float32[time, 3]) draws 'state'", "each step:",
         "carry 0 <-", "dropout float32[3] 'state' rate=0.5", "carry 0 float32[3]",
-        "W float32[3, 3]", "element 0 float32[3]", "index int64[]", "if it holds:", "exp float32[time, 3]",
-        "if it does not:",
+        "W float32[3, 3]", "element 0 float32[3]", "index int64[]", "if it holds:",
+        "exp float32[time, 3]", "if it does not:",
     ):  # fmt: skip
         assert words in text, text
     assert "Body(" not in text
