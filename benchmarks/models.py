@@ -1,7 +1,8 @@
 """The benchmark models, written as a graphdrop user would write them.
 
 Each builder takes a `Model` (weights, resident data, a stream) and the settings of a workload, and
-returns a compiled training step that takes no arguments.  Rates of 0 leave the draws out.
+returns a compiled step that takes no arguments; what it gives begins with the loss.  Rates of 0
+leave the draws out.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ class Model:
     def __init__(self, weights: Arrays, data: Arrays, seed: int, backend: str) -> None:
         self.w = {name: gd.shared(value, name) for name, value in weights.items()}
         self.d = {name: gd.shared(value, name) for name, value in data.items()}
+        self.arrays = data
         self.stream = gd.RandomStream(seed)
         self.backend = backend
 
-    def drop(self, x: Any, rate: float) -> Any:
-        return gd.dropout(x, rate, self.stream)
+    def drop(self, x: Any, rate: float, axes: Any = None) -> Any:
+        return gd.dropout(x, rate, self.stream, axes=axes) if rate else x
 
     def step(self, loss: Any, updates: Any) -> Callable[[], Any]:
         return gd.function([], loss, updates=updates, backend=self.backend)
+
+    def values(self, *outputs: Any) -> Callable[[], Any]:
+        return gd.function([], outputs, backend=self.backend)
 
 
 def mlp(model: Model, c: Any) -> Callable[[], Any]:
@@ -72,8 +77,110 @@ def attention(model: Model, c: Any) -> Callable[[], Any]:
     return model.step(loss, optim.sgd(loss, list(w.values()), lr=c.lr))
 
 
+def rnn(model: Model, c: Any) -> Callable[[], Any]:
+    """A vanilla RNN language model, dropout on the state of every step."""
+    w, x = model.w, model.d["x"]
+
+    def step(h: Any, xw: Any) -> tuple[Any, Any]:
+        h = model.drop(gd.tanh(xw + h @ w["Wh"]), c.rate_hid)
+        return h, h
+
+    xw = w["E"][x] @ w["Wx"] + w["b"]
+    _, hs = gd.scan(step, xw, init=gd.zeros((c.batch, c.hidden)))
+    loss = nn.softmax_cross_entropy(hs @ w["Wo"] + w["bo"], model.d["y"]).mean()
+    return model.step(loss, optim.sgd(loss, list(w.values()), lr=c.lr))
+
+
+def lstm(model: Model, c: Any, variational: bool = False) -> Callable[[], Any]:
+    """Two LSTM layers; dropout between layers, or masks shared over time and on the state too."""
+    w, h = model.w, model.w["E"][model.d["x"]]
+    axes = 0 if variational else None  # axis 0 is time
+
+    for layer in range(c.layers):
+        wh = w[f"Wh{layer}"]
+        noise = model.drop(gd.ones((c.batch, c.hidden)), c.rate_hid) if variational else None
+
+        def step(state: Any, xw: Any, wh: Any = wh, noise: Any = noise) -> tuple[Any, Any]:
+            h, cell = state
+            i, f, g, o = gd.split(xw + (h if noise is None else h * noise) @ wh, 4, axis=-1)
+            cell = gd.sigmoid(f) * cell + gd.sigmoid(i) * gd.tanh(g)
+            h = gd.sigmoid(o) * gd.tanh(cell)
+            return (h, cell), h
+
+        xw = model.drop(h, c.rate_hid, axes) @ w[f"Wx{layer}"] + w[f"b{layer}"]
+        zeros = gd.zeros((c.batch, c.hidden))
+        _, h = gd.scan(step, xw, init=(zeros, zeros))
+    logits = model.drop(h, c.rate_hid, axes) @ w["Wo"] + w["bo"]
+    losses = nn.softmax_cross_entropy(logits, model.d["y"])
+    params = list(w.values())
+    grads = optim.clip_by_global_norm(gd.grad(losses.sum() / c.batch, params), c.clip)
+    return model.step(losses.mean(), optim.sgd(grads, params, lr=c.lr))
+
+
+def lstm_var(model: Model, c: Any) -> Callable[[], Any]:
+    return lstm(model, c, variational=True)
+
+
+def mc(model: Model, c: Any) -> Callable[[], Any]:
+    """Mean and variance of the MLP's classes over fresh masks."""
+    w, shape = model.w, (c.samples, c.batch, c.n_in)
+    h = model.drop(gd.broadcast_to(model.d["x"], shape), c.rate_in)
+    for i in range(2):
+        h = model.drop(gd.relu(h @ w[f"W{i}"] + w[f"b{i}"]), c.rate_hid)
+    p = gd.softmax(h @ w["W2"] + w["b2"], axis=-1)
+    return model.values(p.mean(axis=0), p.var(axis=0))
+
+
+def drop_bw(model: Model, c: Any) -> Callable[[], Any]:
+    """relu and dropout, forward and backward: bound by memory."""
+    x = model.d["x"]
+    loss = (model.drop(gd.relu(x * c.a + c.b), c.rate_hid) * model.d["c"]).sum()
+    return model.values(loss, gd.grad(loss, x))
+
+
+def chain(model: Model, c: Any) -> Callable[[], Any]:
+    """A chain of elementwise functions and its gradient."""
+    x = model.d["x"]
+    loss = (gd.tanh(x * c.w + c.b) * gd.sigmoid(x) + gd.exp(-x * x)).mean()
+    return model.values(loss, gd.grad(loss, x))
+
+
+def deep(model: Model, c: Any) -> Callable[[], Any]:
+    """A thousand small operations and their gradient."""
+    x = h = model.d["x"]
+    for i, k in enumerate(model.arrays["c"].tolist()):
+        h = gd.tanh(h + k) if i % 2 == 0 else h * k
+    loss = h.sum()
+    return model.values(loss, gd.grad(loss, x))
+
+
+def softmax_ce(model: Model, c: Any) -> Callable[[], Any]:
+    """A wide softmax cross entropy and its gradient."""
+    loss = nn.softmax_cross_entropy(model.d["x"], model.d["y"]).mean()
+    return model.values(loss, gd.grad(loss, model.d["x"]))
+
+
+def tiny(model: Model, c: Any) -> Callable[[], Any]:
+    """One call of a small function with an argument."""
+    x = gd.vector("x", shape=(c.n,))
+    f = gd.function([x], gd.tanh(model.w["w"] * x + model.w["b"]).sum(), backend=model.backend)
+    array = model.arrays["x"]
+    return lambda: f(array)
+
+
+def tiny_grad(model: Model, c: Any) -> Callable[[], Any]:
+    """One call of its gradient by two vectors."""
+    x = gd.vector("x", shape=(c.n,))
+    params = [model.w["w"], model.w["b"]]
+    loss = gd.tanh(params[0] * x + params[1]).sum()
+    f, array = gd.function([x], gd.grad(loss, params), backend=model.backend), model.arrays["x"]
+    return lambda: f(array)
+
+
 MODELS: dict[str, Callable[[Model, Any], Callable[[], Any]]] = {
-    "mlp": mlp,
-    "blobs": blobs,
-    "attention": attention,
-}
+    f.__name__: f
+    for f in (
+        mlp, blobs, attention, rnn, lstm, lstm_var, mc, drop_bw, chain, deep, softmax_ce, tiny,
+        tiny_grad,
+    )
+}  # fmt: skip

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from common import problem  # type: ignore[import-not-found]
@@ -16,19 +18,35 @@ from models import MODELS, Model
 
 
 class Workload:
-    """One workload's compiled step."""
+    """One workload's compiled step, and the numbers that must agree with other frameworks'."""
 
     def __init__(self, name: str, variant: str, rate: Any, seed: int, lr: Any, sizes: Any) -> None:
         made = problem(name, rate=rate, seed=seed, lr=lr, **sizes)
-        model = Model(made.params, made.data, seed, variant or "auto")
-        self._step = MODELS[name](model, made.cfg)
-        self._loss: Any = float("nan")
+        self.name, self.problem = name, made
+        self._step = MODELS[name](Model(made.params, made.data, seed, variant or "auto"), made.cfg)
+        self._made: Any = float("nan")
 
     def step(self) -> None:
-        self._loss = self._step()
+        self._made = self._step()
 
     def loss(self) -> float:
-        return float(self._loss)
+        if self.name == "mc":
+            mean = self._made[0]
+            return float(-np.log(mean[np.arange(len(mean)), self.problem.data["y"]]).mean())
+        if self.name == "tiny_grad":
+            return float(sum(g.sum() for g in self._made))
+        return float(self._made[0] if isinstance(self._made, tuple) else self._made)
+
+    def checks(self) -> dict[str, float]:
+        if self.name == "mc":
+            return {"var": float(self._made[1].mean())}
+        if self.name not in ("drop_bw", "chain", "deep", "softmax_ce"):
+            return {}
+        gradient = self._made[1]
+        norm = float(np.linalg.norm(gradient.astype(np.float64)))
+        if self.name == "drop_bw":
+            return {"gnorm": norm, "zeros": float((gradient == 0).mean())}
+        return {"gnorm": norm * (1e3 if self.name == "chain" else 1)}
 
 
 def build(

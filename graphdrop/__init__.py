@@ -194,6 +194,7 @@ from .printing import dprint
 from .random import RandomStream
 from .scan import map, reduce, scan
 from .serialize import load, load_arrays, save
+from .threads import get_num_threads, set_num_threads
 
 operators.install()
 

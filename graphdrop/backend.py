@@ -51,20 +51,20 @@ class Backend:
 
     name         what users pass as backend=
     rules        op -> how this backend computes it (of the backend's own kind)
-    compile      graph -> executable
+    compile      graph -> executable; numpy's takes `bodies`, what compiles those of loops
     unsupported  op -> why this backend does not compute it
     """
 
     name: str
     rules: Mapping[Op, Any]
-    compile: Callable[[Graph], Executable]
+    compile: Callable[..., Executable]
     to_device: Callable[[Any], Any]
     to_host: Callable[[Any], Any]
     unsupported: Mapping[Op, str] = field(default_factory=dict)
 
 
 # what "auto" takes, best first, of those installed
-PREFERENCE = ("llvm", "numpy")
+PREFERENCE = ("numpy", "llvm")
 
 _loaded: dict[str, Backend] = {}
 

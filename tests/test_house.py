@@ -20,7 +20,7 @@ BACKENDS = ROOT / "backends"
 # imports for the type checker only are free.
 FLOORS: tuple[set[str], ...] = (
     {"errors", "leases", "tree"},
-    {"types"},
+    {"types", "threads"},
     {"graph", "pattern"},
     {"op"},
     {"substitute", "backend", "binding"},
@@ -29,7 +29,7 @@ FLOORS: tuple[set[str], ...] = (
     {"autodiff", "dropout"},
     {"scan", "cond"},
     {"commit", "rewrite", "nn", "optim", "replay"},
-    {"rules"},
+    {"rules", "schedule"},
     {"function"},
     {"printing", "serialize", "testing"},
     {"train", "viz"},

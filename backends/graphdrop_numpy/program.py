@@ -24,7 +24,7 @@ from graphdrop.op import constant_value, explain
 from graphdrop.substitute import map_sizes
 from graphdrop.types import Atom
 
-from .bodies import PARTS, Observer, Runner, with_values
+from .bodies import PARTS, Compile, Observer, Runner, with_values
 from .lower import lower
 from .rules import RULES
 
@@ -47,10 +47,11 @@ class Call:
 class NumpyProgram:
     """An executable graph; see `graphdrop.backend.Executable`.
 
-    copy  whether results must be arrays of their own
+    copy    whether results must be arrays of their own
+    bodies  what compiles the bodies of loops and branches, if not this class
     """
 
-    def __init__(self, graph: Graph, *, copy: bool = True) -> None:
+    def __init__(self, graph: Graph, *, copy: bool = True, bodies: Compile | None = None) -> None:
         graph = replace(graph, outputs=tuple(lower(graph.outputs)))
         self.atoms = graph.atoms
         order = toposort(graph.outputs)
@@ -67,7 +68,7 @@ class NumpyProgram:
         self.copy = copy
         self.calls = self._schedule(graph)
         # the programs of bodies, made once for all sizes
-        loose = partial(NumpyProgram, copy=False)
+        loose = bodies or partial(NumpyProgram, copy=False)
         self.parts = {
             n: PARTS[n.op](n, order, graph.atoms, loose) for n in self.nodes if n.op in PARTS
         }

@@ -1,0 +1,460 @@
+"""A fused kernel as loops in LLVM IR.
+
+The axes of the domain that every access walks evenly are made one.  The last axis that is left is
+cut into tiles; a unit of work is one tile of one row, and a kernel is a function of a range of
+units, so that threads can share it:
+
+    void kernel(ptr table, ptr sizes, i64 first unit, i64 last unit)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphdrop.graph import Node
+from graphdrop.op import constant_value
+from graphdrop.op import size as size_op
+from graphdrop.ops import create
+from graphdrop.ops import random as draws
+from graphdrop.replay import operand
+from graphdrop.schedule import Kernel, Place
+from graphdrop.types import Size, num_elements
+
+from .lanes import Lanes, literal, memory_type, scalar_type
+from .masks import Window
+from .module import Code, Module
+from .reductions import combine, horizontal, identity, wide
+from .scalars import PRINTERS
+
+SHARED_WORK = 1 << 20  # bytes to move from which on it pays to wake other threads
+TILE = 2048  # elements; what a unit touches stays in the nearest cache
+
+
+@dataclass
+class Axes:
+    """A domain with fewer axes, and the strides of every access along them."""
+
+    sizes: list[Size]
+    strides: list[list[Size]]
+
+
+def collapse(domain: Sequence[Size], accesses: Sequence[Sequence[Size]]) -> Axes:
+    """Neighbouring axes made one wherever every access walks through both evenly."""
+    sizes: list[Size] = []
+    strides: list[list[Size]] = [[] for _ in accesses]
+    for axis, size in enumerate(domain):
+        if size == 1:
+            continue
+        steps = [a[axis] for a in accesses]
+        if sizes and all(s[-1] == t * size for s, t in zip(strides, steps, strict=True)):
+            sizes[-1] = sizes[-1] * size
+            for s, t in zip(strides, steps, strict=True):
+                s[-1] = t
+        else:
+            sizes.append(size)
+            for s, t in zip(strides, steps, strict=True):
+                s.append(t)
+    if not sizes:
+        return Axes([1], [[0] for _ in accesses])
+    return Axes(sizes, strides)
+
+
+class Printer:
+    """Prints one kernel as the function `name` of a module."""
+
+    def __init__(self, kernel: Kernel, name: str, module: Module) -> None:
+        self.kernel, self.name, self.module = kernel, name, module
+        self.code = Code(module)
+        self.width = self._width()
+        places = [*kernel.reads.items(), *kernel.writes.items(), *kernel.reduced.items()]
+        self.axes = collapse(kernel.domain, [p.strides for _, p in places])
+        count = len(kernel.reads), len(kernel.writes)
+        walks = list(zip(places, self.axes.strides, strict=True))
+        self.reads = {n: (p, s) for (n, p), s in walks[: count[0]]}
+        self.writes = {n: (p, s) for (n, p), s in walks[count[0] : sum(count)]}
+        self.reduced = {n: (p, s) for (n, p), s in walks[sum(count) :]}
+        self.bases: dict[tuple[str, Node], str] = {}
+        self.windows: dict[tuple[int, tuple[Node, ...]], Window] = {}
+        drawing = (n for n in kernel.nodes if "key" in n.op.operand_names)
+        self.keys = {operand(n, "key") for n in drawing}
+        self.windows_of: dict[Node, Window] = {}
+
+    # ---- what the kernel is like
+    def _width(self) -> int:
+        if num_elements(self.kernel.domain) == 1:
+            return 1
+        sizes = [n.dtype.itemsize for n in (*self.kernel.reads, *self.kernel.nodes)]
+        return 8 if max(sizes, default=4) == 8 and 4 not in sizes and 2 not in sizes else 16
+
+    @property
+    def rows(self) -> Size:
+        return num_elements(tuple(self.axes.sizes[:-1]))
+
+    @property
+    def units(self) -> Size:
+        """How many units of work there are."""
+        return self.rows * self.tiles
+
+    @property
+    def tiles(self) -> Size:
+        return (self.axes.sizes[-1] + (TILE - 1)) // TILE
+
+    @property
+    def divisible(self) -> bool:
+        """Whether units may run at the same time: no two of them add to one result."""
+        outer = len(self.axes.sizes) - 1
+        return (
+            all(
+                all(s[i] != 0 for i in range(outer)) and (s[-1] != 0 or self.tiles == 1)
+                for _, s in self.reduced.values()
+            )
+            if self.reduced
+            else True
+        )
+
+    @property
+    def least_to_share(self) -> int | None:
+        """From how many elements on other threads may help; None if there is never so much."""
+        bytes_each = sum(
+            p.buffer.dtype.itemsize
+            for p, s in (*self.reads.values(), *self.writes.values())
+            if s[-1] != 0
+        )
+        calls = sum("@gd_" in text for text in self.code.lines)
+        least = SHARED_WORK // (bytes_each + 32 * calls + len(self.kernel.nodes) + 1)
+        known = num_elements(self.kernel.domain)
+        return None if isinstance(known, int) and known < least else least
+
+    # ---- text
+    def print(self) -> str:
+        """The function; also `<name>.start`, which sets the results of reductions."""
+        code = self.code
+        code.do("br label %units")
+        code.label("units")
+        code.do("%unit = phi i64 [ %first, %entry ], [ %unit.next, %unit.end ]")
+        code.do("%more = icmp slt i64 %unit, %last")
+        code.do("br i1 %more, label %unit.begin, label %done")
+        code.label("unit.begin")
+        self._unit()
+        code.do("br label %unit.end")
+        code.label("unit.end")
+        code.do("%unit.next = add i64 %unit, 1")
+        code.do("br label %units")
+        code.label("done")
+        code.do("ret void")
+        head = (
+            f"define internal void @{self.name}(ptr %t, ptr %s, i64 %first, i64 %last) {{\nentry:"
+        )
+        return "\n".join([head, *code.entry(), *code.lines, "}"])
+
+    def _unit(self) -> None:
+        """One tile of one row."""
+        code, last = self.code, self.axes.sizes[-1]
+        tiles, length = code.size(self.tiles), code.size(last)
+        row = "%unit" if tiles == "1" else code.emit(f"udiv i64 %unit, {tiles}")
+        tile = "0" if tiles == "1" else code.emit(f"urem i64 %unit, {tiles}")
+        start = code.mul(tile, str(TILE))
+        left = length if start == "0" else code.emit(f"sub i64 {length}, {start}")
+        count = left if tiles == "1" else code.smaller(left, str(TILE))
+        self._bases(row, start)
+        flat = code.add(code.mul(row, length), start)
+        for window in self._windows():
+            window.fill(flat, count)
+        self.starts = flat
+        values = self._scalars()
+        sums = self._loop(count, values)
+        for node, total in sums.items():
+            self._add_up(node, total)
+
+    def _bases(self, row: str, start: str) -> None:
+        """The address of the first element of every access in this unit."""
+        code, outer = self.code, self.axes.sizes[:-1]
+        index: list[str] = []
+        rest = row
+        for size in reversed(outer[1:]):
+            text = code.size(size)
+            index.append(code.emit(f"urem i64 {rest}, {text}"))
+            rest = code.emit(f"udiv i64 {rest}, {text}")
+        index.append(rest)
+        index.reverse()
+        for role, group in (("r", self.reads), ("w", self.writes), ("s", self.reduced)):
+            for node, (place, strides) in group.items():
+                if self._immediate(node, place) and role == "r":
+                    continue
+                offset = code.size(place.offset)
+                if outer:
+                    for i, stride in zip(index, strides[:-1], strict=True):
+                        offset = code.add(offset, code.mul(i, code.size(stride)))
+                offset = code.add(offset, code.mul(start, code.size(strides[-1])))
+                base = code.buffer(place.buffer.number)
+                kind = memory_type(place.buffer.dtype)
+                self.bases[role, node] = (
+                    base
+                    if offset == "0"
+                    else code.emit(f"getelementptr {kind}, ptr {base}, i64 {offset}")
+                )
+
+    def _immediate(self, node: Node, place: Place) -> bool:
+        """Whether a value read is a constant number."""
+        return constant_value(place.buffer.node) is not None and place.buffer.node.ndim == 0
+
+    def _windows(self) -> list[Window]:
+        found = []
+        for node in self.kernel.nodes:
+            if node.op not in (draws.dropout, draws.mask):
+                continue
+            threshold, training, key, step, _ = node.inputs[-5:]
+            which = (node.params["site"], (threshold, training, key, step))
+            if which not in self.windows:
+                self.windows[which] = Window(
+                    self.code, node.params["site"], self._scalar(threshold),
+                    self._scalar(training), self._address(key), self._scalar(step),
+                    self.code.size(num_elements(self.kernel.domain)), self.module,
+                )  # fmt: skip
+                found.append(self.windows[which])
+            self.windows_of[node] = self.windows[which]
+        return found
+
+    def _address(self, key: Node) -> str:
+        return self.bases["r", key]
+
+    def _scalar(self, node: Node) -> str:
+        """A scalar operand, as one register or literal."""
+        place, _ = self.reads[node]
+        known = constant_value(place.buffer.node)
+        if known is not None and known.ndim == 0:
+            return literal(known.dtype, known)
+        return self._load_one(node)
+
+    def _load_one(self, node: Node) -> str:
+        kind = memory_type(node.dtype)
+        value = self.code.emit(f"load {kind}, ptr {self.bases['r', node]}")
+        return self.code.emit(f"trunc i8 {value} to i1") if node.dtype == np.bool_ else value
+
+    def _scalars(self) -> dict[Node, tuple[str, str]]:
+        """Values that do not change within a unit: the kind, and a register or a literal."""
+        found = {}
+        for node, (_, strides) in self.reads.items():
+            if node in self.keys:
+                continue
+            if strides[-1] == 0:
+                found[node] = (scalar_type(node.dtype), self._scalar(node))
+        return found
+
+    def _loop(self, count: str, scalars: dict[Node, tuple[str, str]]) -> dict[Node, str]:
+        """Whole vectors, then what is left; returns the sums of reductions along the last axis."""
+        code, width = self.code, self.width
+        summed = [n for n, (_, s) in self.reduced.items() if s[-1] == 0]
+        lanes = Lanes(width, self.module.needs, self.code.names)
+        starts = {n: lanes.constant(wide(n), identity(n)) for n in summed}
+        splats = {}
+        for node, (kind, one) in scalars.items():
+            known = not one.startswith("%")
+            splats[node] = lanes.repeat(kind, one) if known else lanes.splat(kind, one)
+        code.lines += lanes.lines
+        if width == 1:
+            body = Lanes(1, self.module.needs, self.code.names)
+            sums = self._body(body, "0", None, splats, starts)
+            code.lines += body.lines
+            return sums
+        whole = code.emit(f"and i64 {count}, {-width}")
+        code.do("br label %vectors")
+        before = "unit.begin" if not self.windows else self._last_label()
+        code.label("vectors")
+        body = Lanes(width, self.module.needs, self.code.names)
+        sums = {n: f"%sum.{i}" for i, n in enumerate(summed)}
+        after = self._body(body, "%j", None, splats, sums)
+        code.do(f"%j = phi i64 [ 0, %{before} ], [ %j.next, %vector ]")
+        for node, name in sums.items():
+            kind = body.of(wide(node))
+            code.do(
+                f"{name} = phi {kind} [ {starts[node]}, %{before} ], [ {after[node]}, %vector ]"
+            )
+        code.do(f"%j.more = icmp slt i64 %j, {whole}")
+        code.do("br i1 %j.more, label %vector, label %tail.check")
+        code.label("vector")
+        code.lines += body.lines
+        code.do(f"%j.next = add i64 %j, {width}")
+        code.do("br label %vectors")
+        code.label("tail.check")
+        code.do(f"%some = icmp slt i64 {whole}, {count}")
+        code.do("br i1 %some, label %tail, label %unit.sums")
+        code.label("tail")
+        tail = Lanes(width, self.module.needs, self.code.names)
+        left = tail.emit(f"sub i64 {count}, {whole}")
+        every = tail.splat("i64", left)
+        mask = tail.emit(f"icmp slt {tail.type('i64')} {tail.positions()}, {every}")
+        last = self._body(tail, whole, mask, splats, sums)
+        code.lines += tail.lines
+        code.do("br label %unit.sums")
+        code.label("unit.sums")
+        found = {}
+        for i, (node, name) in enumerate(sums.items()):
+            kind = body.of(wide(node))
+            code.do(f"%total.{i} = phi {kind} [ {name}, %tail.check ], [ {last[node]}, %tail ]")
+            found[node] = f"%total.{i}"
+        return found
+
+    def _last_label(self) -> str:
+        return next(x[:-1] for x in reversed(self.code.lines[:-1]) if x.endswith(":"))
+
+    # ---- one vector
+    def _body(
+        self, b: Lanes, j: str, mask: str | None, splats: dict[Node, str], sums: dict[Node, str]
+    ) -> dict[Node, str]:
+        """The nodes of the kernel on the elements from j on; returns the new sums."""
+        values = dict(splats)
+        for node in self.kernel.reads:
+            if node not in values and node not in self.keys:
+                values[node] = self._load(b, node, j, mask)
+        after = {}
+        for node in self.kernel.nodes:
+            if node in self.reduced:
+                x = values[node.inputs[0]]
+                if node in sums:
+                    after[node] = self._accumulate(b, node, sums[node], x, mask)
+                else:
+                    self._add_to_memory(b, node, x, j, mask)
+            elif node.op in (draws.dropout, draws.mask):
+                values[node] = self._drop(b, node, values, j)
+            elif node.op is create.iota:
+                values[node] = self._position(b, j)
+            elif node.op is size_op:
+                values[node] = b.splat("i64", self.code.size(node.params["size"]))
+            else:
+                given = [values[i] for i in node.inputs]
+                values[node] = PRINTERS[node.op](b, node, *given)
+        for node in self.kernel.writes:
+            self._store(b, node, values[node], j, mask)
+        return after
+
+    def _pointers(self, b: Lanes, base: str, kind: str, j: str, stride: Size) -> tuple[str, bool]:
+        """The address of the elements from j on, or one for each if they are not neighbours."""
+        if stride == 1 or b.width == 1:
+            step = j if stride == 1 else self._times(b, j, stride)
+            return (
+                base if step == "0" else b.emit(f"getelementptr {kind}, ptr {base}, i64 {step}")
+            ), True
+        every = b.splat("i64", j) if j.startswith("%") else b.repeat("i64", j)
+        index = b.binary("add", "i64", every, b.positions())
+        step = self.code.size(stride)
+        steps = b.splat("i64", step) if step.startswith("%") else b.repeat("i64", step)
+        index = b.binary("mul", "i64", index, steps)
+        return b.emit(f"getelementptr {kind}, ptr {base}, {b.type('i64')} {index}"), False
+
+    def _times(self, b: Lanes, j: str, stride: Size) -> str:
+        step = self.code.size(stride)
+        return "0" if j == "0" or step == "0" else b.emit(f"mul i64 {j}, {step}")
+
+    def _load(self, b: Lanes, node: Node, j: str, mask: str | None) -> str:
+        place, strides = self.reads[node]
+        kind = memory_type(place.buffer.dtype)
+        value = self._fetch(b, self.bases["r", node], kind, j, strides[-1], mask)
+        return self._from_memory(b, node, value)
+
+    def _fetch(self, b: Lanes, base: str, kind: str, j: str, stride: Size, mask: str | None) -> str:
+        pointer, together = self._pointers(b, base, kind, j, stride)
+        whole = b.type(kind)
+        if together and mask is None:
+            align = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}.get(kind, 8)
+            return b.emit(f"load {whole}, ptr {pointer}, align {align}")
+        short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
+        held = mask or b.repeat("i1", "true")
+        zero = "zeroinitializer"
+        if together:
+            name, p = f"llvm.masked.load.v{b.width}{short}.p0", "ptr"
+        else:
+            name, p = f"llvm.masked.gather.v{b.width}{short}.v{b.width}p0", b.type("ptr")
+        return b.call(name, whole, (p, pointer), (b.type("i1"), held), (whole, zero))
+
+    def _from_memory(self, b: Lanes, node: Node, value: str) -> str:
+        if node.dtype != np.bool_:
+            return value
+        return b.emit(f"trunc {b.type('i8')} {value} to {b.type('i1')}")
+
+    def _store(self, b: Lanes, node: Node, value: str, j: str, mask: str | None) -> None:
+        _, strides = self.writes[node]
+        if node.dtype == np.bool_:
+            value = b.emit(f"zext {b.type('i1')} {value} to {b.type('i8')}")
+        self._put(b, self.bases["w", node], memory_type(node.dtype), value, j, strides[-1], mask)
+
+    def _put(
+        self, b: Lanes, base: str, kind: str, value: str, j: str, stride: Size, mask: str | None
+    ) -> None:
+        pointer, together = self._pointers(b, base, kind, j, stride)
+        whole = b.type(kind)
+        if together and mask is None:
+            align = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}.get(kind, 8)
+            b.do(f"store {whole} {value}, ptr {pointer}, align {align}")
+            return
+        short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
+        held = mask or b.repeat("i1", "true")
+        name = "store" if together else "scatter"
+        p = "ptr" if together else b.type("ptr")
+        suffix = f"v{b.width}{short}." + ("p0" if together else f"v{b.width}p0")
+        text = f"llvm.masked.{name}.{suffix}"
+        self.module.needs[f"declare void @{text}({whole}, {p}, {b.type('i1')})"] = None
+        b.do(f"call void @{text}({whole} {value}, {p} {pointer}, {b.type('i1')} {held})")
+
+    # ---- draws and positions
+    def _position(self, b: Lanes, j: str) -> str:
+        at = b.emit(f"add i64 {self.starts}, {j}")
+        return b.binary("add", "i64", b.splat("i64", at), b.positions())
+
+    def _drop(self, b: Lanes, node: Node, values: dict[Node, str], j: str) -> str:
+        window = self.windows_of[node]
+        keep = window.bits(b, j)
+        if node.op is draws.mask:
+            return keep
+        x, dtype = values[node.inputs[0]], node.dtype
+        kind = scalar_type(dtype)
+        if node.params["scaled"]:
+            wide = "float" if kind == "half" else kind
+            scale = b.splat(wide, window.scale(b, wide))
+            up = b.convert("fpext", kind, wide, x) if kind != wide else x
+            x = b.binary("fmul", wide, up, scale)
+            x = b.convert("fptrunc", wide, kind, x) if kind != wide else x
+        return b.select(keep, kind, x, b.constant(dtype, 0))
+
+    # ---- reductions
+    def _operand(self, b: Lanes, node: Node, x: str, new: np.dtype[Any]) -> str:
+        """The operand in a wider dtype: small integers are added up in 64 bits."""
+        old = node.inputs[0].dtype
+        a, c = scalar_type(old), scalar_type(new)
+        if a == c:
+            return x
+        how = {"f": "fpext", "i": "sext"}.get(old.kind, "zext")
+        return b.convert(how, a, c, x)
+
+    def _accumulate(self, b: Lanes, node: Node, total: str, x: str, mask: str | None) -> str:
+        dtype = wide(node)
+        x = self._operand(b, node, x, dtype)
+        if mask is not None:
+            neutral = b.constant(dtype, identity(node))
+            x = b.select(mask, scalar_type(dtype), x, neutral)
+        return combine(b, node, dtype, total, x)
+
+    def _add_to_memory(self, b: Lanes, node: Node, x: str, j: str, mask: str | None) -> None:
+        _, strides = self.reduced[node]
+        kind, base = memory_type(node.dtype), self.bases["s", node]
+        old = self._fetch(b, base, kind, j, strides[-1], mask)
+        new = combine(b, node, node.dtype, old, self._operand(b, node, x, node.dtype))
+        self._put(b, base, kind, new, j, strides[-1], mask)
+
+    def _add_up(self, node: Node, total: str) -> None:
+        """The lanes of a sum together, and added to what memory has."""
+        one, dtype = Lanes(1, self.module.needs, self.code.names), wide(node)
+        kind, held = scalar_type(dtype), scalar_type(node.dtype)
+        if self.width > 1:
+            total = horizontal(one, node, dtype, self.width, total)
+        base = self.bases["s", node]
+        old = one.emit(f"load {held}, ptr {base}")
+        old = old if held == kind else one.convert("fpext", held, kind, old)
+        new = combine(one, node, dtype, old, total)
+        new = new if held == kind else one.convert("fptrunc", kind, held, new)
+        one.do(f"store {held} {new}, ptr {base}")
+        self.code.lines += one.lines

@@ -1,0 +1,97 @@
+"""One LLVM module for a program: functions, what they need, and the table of sizes."""
+
+from __future__ import annotations
+
+import itertools
+
+from graphdrop.types import Size
+
+
+class Module:
+    """Collects text.
+
+    sizes   every symbolic size in use; a function finds their values in the table %s, in this order
+    needs   declarations and definitions, each once: under a name, or the text itself
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[Size, int] = {}
+        self.needs: dict[str, str | None] = {}
+        self.functions: list[str] = []
+
+    def size(self, size: Size) -> int:
+        """The place of a size in the table."""
+        return self.sizes.setdefault(size, len(self.sizes))
+
+    def text(self) -> str:
+        return "\n".join(
+            [*(text or name for name, text in self.needs.items()), "", *self.functions]
+        )
+
+
+class Code:
+    """The body of one function: instructions on addresses and sizes, which are i64.
+
+    %t is the table of addresses, %s the table of sizes.
+    """
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.lines: list[str] = []
+        self.names = itertools.count(1)
+        self._sizes: dict[Size, str] = {}
+        self._top: list[str] = []  # what the entry block computes once
+
+    def fresh(self, hint: str = "x") -> str:
+        return f"%{hint}.{next(self.names)}"
+
+    def emit(self, text: str, hint: str = "x") -> str:
+        name = self.fresh(hint)
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def do(self, text: str) -> None:
+        self.lines.append(f"  {text}")
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
+
+    def once(self, text: str, hint: str = "e") -> str:
+        """An instruction of the entry block."""
+        name = self.fresh(hint)
+        self._top.append(f"  {name} = {text}")
+        return name
+
+    def size(self, size: Size) -> str:
+        """A size as an operand: a literal, or loaded when the function is entered."""
+        if isinstance(size, int):
+            return str(size)
+        if size not in self._sizes:
+            place = self.module.size(size)
+            address = self.once(f"getelementptr i64, ptr %s, i64 {place}")
+            self._sizes[size] = self.once(f"load i64, ptr {address}", "size")
+        return self._sizes[size]
+
+    def buffer(self, number: int) -> str:
+        """The address of a buffer."""
+        address = self.once(f"getelementptr ptr, ptr %t, i64 {number}")
+        return self.once(f"load ptr, ptr {address}", "b")
+
+    # ---- i64 arithmetic that leaves out what is trivial
+    def add(self, a: str, b: str) -> str:
+        if a == "0" or b == "0":
+            return b if a == "0" else a
+        return self.emit(f"add i64 {a}, {b}")
+
+    def mul(self, a: str, b: str) -> str:
+        if "0" in (a, b):
+            return "0"
+        if a == "1" or b == "1":
+            return b if a == "1" else a
+        return self.emit(f"mul i64 {a}, {b}")
+
+    def smaller(self, a: str, b: str) -> str:
+        return self.emit(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
+
+    def entry(self) -> list[str]:
+        return self._top

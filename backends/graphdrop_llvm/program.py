@@ -1,0 +1,292 @@
+"""The executable of the llvm backend: native segments, and steps of the numpy backend between."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graphdrop.backend import Executable, Graph, get_backend
+from graphdrop.errors import GraphdropError
+from graphdrop.graph import Node
+from graphdrop.op import constant_value, get
+from graphdrop.op import size as size_op
+from graphdrop.ops import create, reduce
+from graphdrop.ops import random as draws
+from graphdrop.ops.linalg import _matmul
+from graphdrop.schedule import Buffer, Layout, Outside, Place, Program, layout, schedule
+from graphdrop.schedule.memory import ALIGN
+from graphdrop.substitute import map_sizes, slot, substitute
+from graphdrop.types import Atom, Size, TupleType, evaluate, value_dim
+
+from . import products
+from .engine import compile_module
+from .entry import TAKE, knows_layout, take_in_python
+from .lower import lower
+from .module import Module
+from .results import Results
+from .scalars import PRINTERS
+from .segments import Segments, table_size
+from .workers import pool
+
+PLANS_KEPT = 64  # for the last so many sets of sizes
+_TAKE = ctypes.PYFUNCTYPE(
+    ctypes.c_int64, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
+    ctypes.c_void_p,
+)  # fmt: skip
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def prints(node: Node) -> str | None:
+    """What the backend makes of a node; see `schedule`."""
+    if isinstance(node.type, TupleType):
+        return None
+    if node.op in PRINTERS or node.op in (create.iota, size_op):
+        return "loop"
+    if node.op in (draws.dropout, draws.mask):
+        plain = constant_value(node.inputs[-1]) is not None and not node.params.get("shared")
+        return "loop" if plain else None
+    if node.op in (reduce.sum, reduce.max, reduce.min) and node.dtype.kind != "b":
+        return "reduce" if node.dtype != np.float16 else None
+    return "product" if node.op is _matmul and products.supports(node) else None
+
+
+@dataclass
+class _Foreign:
+    """A step of the numpy backend."""
+
+    step: Outside
+    executable: Executable
+
+
+class LlvmProgram:
+    """An executable graph; see `graphdrop.backend.Executable`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.program = schedule(replace(graph, outputs=tuple(lower(graph.outputs))), prints)
+        self.module = Module()
+        printed = Segments(self.program, self.module)
+        self.module.functions.append(TAKE)
+        self.text = self.module.text()
+        symbols = {r: products.address(r) for r in products.ROUTINES.values()}
+        symbols["gd_parallel"] = pool().address
+        self.engine = compile_module(self.text, symbols)
+        slots = [b.number for b in self.program.inputs]
+        slots += [b.number for b in self.program.outputs if b.role == "output"]
+        self.order = {number: i for i, number in enumerate(slots)}
+        self.slots = np.array(slots, np.int64)
+        self._take = self._taker(len(slots))
+        self.parts = [self._part(part) for part in printed.parts]
+        self.constants = _constants(self.program)
+        self._plans: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
+
+    def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
+        if not knows_layout():
+            return take_in_python
+        address = self.engine.get_function_address("gd_take")
+        native = _TAKE(address)
+        slots, array_type = self.slots.ctypes.data, id(np.ndarray)
+
+        def take(arrays: list[Any], frame: _Frame, _: Any) -> int:
+            found: int = native(arrays, frame.address, slots, count, array_type)
+            return found
+
+        return take
+
+    def _part(self, part: str | Outside) -> Callable[[Any, Any], None] | _Foreign:
+        if isinstance(part, Outside):
+            return _Foreign(part, _foreign(part, self.program.atoms))
+        entry: Callable[[Any, Any], None] = _ENTRY(self.engine.get_function_address(part))
+        return entry
+
+    # ---- running
+    def _plan(self, sizes: tuple[int, ...]) -> _Plan:
+        plan = self._plans.get(sizes)
+        if plan is None:
+            plan = self._plans[sizes] = _Plan(self, sizes)
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        return plan
+
+    def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
+        return self._run(arrays, sizes, None)
+
+    def observe(
+        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None]
+    ) -> list[Any]:
+        return self._run(arrays, sizes, seen)
+
+    def _run(self, arrays: list[Any], sizes: tuple[int, ...], seen: Any) -> list[Any]:
+        plan = self._plan(sizes)
+        frame = plan.frame()
+        outputs = [results.new() for results in plan.outputs]
+        given = [*arrays, *outputs]
+        while (wrong := self._take(given, frame, self.slots)) < len(given):
+            # what is not plain memory in C order is copied
+            given[wrong] = np.array(given[wrong], order="C", subok=False)
+        made: dict[int, Any] = {}
+        for part in self.parts:
+            if isinstance(part, _Foreign):
+                self._outside(part, frame, plan, made, given, seen)
+            else:
+                part(frame.address, plan.address)
+        plan.frames.append(frame)
+        found = iter(outputs)
+        return [
+            made[b.number] if b.role == "foreign" else next(found) for b in self.program.outputs
+        ]
+
+    def _outside(
+        self, part: _Foreign, frame: _Frame, plan: _Plan, made: dict[int, Any], given: list[Any],
+        seen: Any,
+    ) -> None:  # fmt: skip
+        step = part.step
+        env, operands = dict(plan.env), {}
+        # scalars first: sizes of the others may be their values
+        for node, place in sorted(step.operands, key=lambda operand: operand[0].ndim):
+            operands[node] = self._operand(place, env, frame, plan, made, given)
+            if node.value_atom is not None:
+                env[node.value_atom] = int(operands[node])
+        start = time.perf_counter()
+        results = part.executable.run([operands[n] for n, _ in step.operands], plan.sizes)
+        if seen is not None:
+            seen(step.node, results[0], time.perf_counter() - start)
+        wanted = [b for b in step.results if b is not None]
+        for buffer, result in zip(wanted, results, strict=True):
+            array = made[buffer.number] = np.ascontiguousarray(result).reshape(np.shape(result))
+            frame.table[buffer.number] = array.ctypes.data
+
+    def _operand(
+        self, place: Place, env: dict[Atom, int], frame: _Frame, plan: _Plan,
+        made: dict[int, Any], given: list[Any],
+    ) -> Any:  # fmt: skip
+        buffer = place.buffer
+        if buffer.role == "foreign" and place.shape == buffer.node.shape and place.is_whole:
+            return made[buffer.number]  # also where its sizes are values
+        return _view(self._array(buffer, frame, plan, made, given), place, env)
+
+    def _array(
+        self, buffer: Buffer, frame: _Frame, plan: _Plan, made: dict[int, Any], given: list[Any]
+    ) -> Any:
+        """The memory of a buffer as a flat array."""
+        if buffer.role == "scratch":
+            start = plan.layout.offsets[buffer.number] + frame.begin
+            count = evaluate(buffer.elements, plan.env)
+            nbytes = count * buffer.dtype.itemsize
+            return frame.arena[start : start + nbytes].view(buffer.dtype)
+        if buffer.role == "constant":
+            return self.constants[buffer.number].reshape(-1)
+        if buffer.role == "foreign":
+            return made[buffer.number].reshape(-1)
+        return given[self.order[buffer.number]].reshape(-1)
+
+
+class LlvmBody(LlvmProgram):
+    """The body of a loop or a branch, which the numpy backend's loop runs step by step."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.aliased = [False] * len(graph.outputs)  # what a step gives is its own
+
+    def runner(
+        self, sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None] | None = None
+    ) -> Callable[[list[Any]], list[Any]]:
+        return lambda arrays: self._run(arrays, sizes, seen)
+
+    def explained(self, error: GraphdropError) -> GraphdropError:
+        return error  # steps outside explain their own
+
+
+class _Frame:
+    """The memory of one call at a time: an arena, and the addresses of all buffers."""
+
+    def __init__(self, program: LlvmProgram, plan: _Plan) -> None:
+        self.arena = np.empty(plan.layout.size + ALIGN, np.uint8)
+        start = self.arena.ctypes.data
+        self.begin = -start % ALIGN
+        self.table = np.zeros(max(table_size(program.program), 1), np.uintp)
+        self.address = self.table.ctypes.data
+        self._fill(program.program, plan.layout, 0, start + self.begin)
+        for number, array in program.constants.items():
+            self.table[number] = array.ctypes.data
+
+    def _fill(self, program: Program, memory: Layout, first: int, start: int) -> None:
+        """The addresses of scratch, for the bodies of loops too."""
+        for number, offset in memory.offsets.items():
+            self.table[first + number] = start + offset
+        first += len(program.buffers)
+        for loop, inner in zip(program.loops, memory.loops, strict=True):
+            self._fill(loop.body, inner, first, start + memory.own)
+            first += table_size(loop.body)
+
+
+def _constants(program: Program, first: int = 0) -> dict[int, Any]:
+    """Place in the table -> the array of a constant, for the bodies of loops too."""
+    found = {
+        first + b.number: np.ascontiguousarray(constant_value(b.node))
+        for b in program.buffers
+        if b.role == "constant"
+    }
+    first += len(program.buffers)
+    for loop in program.loops:
+        found |= _constants(loop.body, first)
+        first += table_size(loop.body)
+    return found
+
+
+class _Plan:
+    """What the sizes of a call fix: the values of all sizes, shapes, and where scratch lies."""
+
+    def __init__(self, program: LlvmProgram, sizes: tuple[int, ...]) -> None:
+        self.program, self.sizes = program, sizes
+        self.env = dict(zip(program.graph.atoms, sizes, strict=True))
+        known = [evaluate(s, self.env) for s in program.module.sizes]
+        self.table = np.array(known or [0], np.int64)
+        self.address = self.table.ctypes.data
+        self.layout = layout(program.program, self.env)
+        self.outputs = [
+            Results(tuple(max(evaluate(s, self.env), 0) for s in b.node.shape), b.dtype)
+            for b in program.program.outputs if b.role == "output"
+        ]  # fmt: skip
+        self.frames: list[_Frame] = []
+
+    def frame(self) -> _Frame:
+        """A frame that no other call uses."""
+        try:
+            return self.frames.pop()
+        except IndexError:
+            return _Frame(self.program, self)
+
+
+def _view(array: Any, place: Any, env: dict[Atom, int]) -> Any:
+    """A place in an array's memory as an array."""
+    strides = [evaluate(s, env) * array.itemsize for s in place.strides]
+    shape = [max(evaluate(s, env), 0) for s in place.shape]
+    flat = array.reshape(-1)[evaluate(place.offset, env) :]
+    return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
+
+
+def _foreign(step: Outside, atoms: tuple[Atom, ...]) -> Executable:
+    """The step compiled by the numpy backend, its operands as inputs."""
+    slots: dict[Node, Node] = {}
+    sizes: dict[Atom, Size] = {}
+    # sizes that are values of operands are values of their slots: scalars come first
+    for i, (n, _) in sorted(enumerate(step.operands), key=lambda item: item[1][0].ndim):
+        slots[n] = slot(i, n.type.with_shape(map_sizes(n.shape, sizes)))
+        if n.value_atom is not None:
+            sizes[n.value_atom] = value_dim(slots[n])
+    (node,) = substitute([step.node], slots)
+    if isinstance(node.type, TupleType):
+        outputs = tuple(
+            get.make((node,), {"index": i}) for i, b in enumerate(step.results) if b is not None
+        )
+    else:
+        outputs = (node,)
+    inputs = tuple(slots[n] for n, _ in step.operands)
+    return get_backend("numpy").compile(Graph(inputs, outputs, atoms), bodies=LlvmBody)

@@ -1,0 +1,59 @@
+"""How reductions combine what they have: on lanes, and all lanes into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphdrop.graph import Node
+from graphdrop.ops import reduce
+
+from .lanes import Lanes, literal, scalar_type
+
+
+def wide(node: Node) -> np.dtype[Any]:
+    """What the lanes of a reduction hold: sums of float32 are added up in float64."""
+    if node.op is reduce.sum and node.dtype == np.float32:
+        return np.dtype(np.float64)
+    return node.dtype
+
+
+def identity(node: Node) -> float:
+    """What changes nothing in a reduction."""
+    if node.op is reduce.sum:
+        return 0
+    info = np.finfo if node.dtype.kind == "f" else np.iinfo
+    if node.op is reduce.max:
+        return -np.inf if node.dtype.kind == "f" else info(node.dtype).min
+    return np.inf if node.dtype.kind == "f" else info(node.dtype).max
+
+
+def combine(b: Lanes, node: Node, dtype: np.dtype[Any], x: str, y: str) -> str:
+    """Two results of a reduction as one."""
+    kind = scalar_type(dtype)
+    if node.op is reduce.sum:
+        return b.binary("fadd" if dtype.kind == "f" else "add", kind, x, y)
+    name = "max" if node.op is reduce.max else "min"
+    if dtype.kind == "f":
+        return b.intrinsic(f"{name}imum", kind, x, y)
+    return b.intrinsic(("s" if dtype.kind == "i" else "u") + name, kind, x, y)
+
+
+def horizontal(one: Lanes, node: Node, dtype: np.dtype[Any], width: int, total: str) -> str:
+    """All lanes of a vector combined."""
+    kind = scalar_type(dtype)
+    short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
+    whole = f"<{width} x {kind}>"
+    floats = node.dtype.kind == "f"
+    if node.op is reduce.sum:
+        if not floats:
+            return one.call(f"llvm.vector.reduce.add.v{width}{short}", kind, (whole, total))
+        zero = literal(dtype, -0.0)
+        name = f"llvm.vector.reduce.fadd.v{width}{short}"
+        one.needs[f"declare {kind} @{name}({kind}, {whole})"] = None
+        # in any order: the lanes are sums of every 16th element already
+        return one.emit(f"call reassoc {kind} @{name}({kind} {zero}, {whole} {total})")
+    name = "max" if node.op is reduce.max else "min"
+    word = f"f{name}imum" if floats else ("s" if node.dtype.kind == "i" else "u") + name
+    return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))

@@ -1,0 +1,222 @@
+"""A program as functions: runs of native steps, the kernels they call, and loops around bodies.
+
+All functions take the table of addresses and the table of sizes.  A loop's body has a part of the
+table of its own, behind the buffers of the program around it; before every step the loop puts there
+where the step's operands and results are.
+"""
+
+from __future__ import annotations
+
+from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program
+from graphdrop.types import Size, num_elements
+
+from . import products
+from .kernel import Printer
+from .lanes import literal, memory_type, scalar_type
+from .module import Code, Module
+from .reductions import identity
+
+
+def table_size(program: Program) -> int:
+    """How many addresses a program needs, those of its loops included."""
+    return len(program.buffers) + sum(table_size(loop.body) for loop in program.loops)
+
+
+class Segments:
+    """Prints a program into a module.
+
+    parts  names of functions, and the steps outside between them, in order
+    """
+
+    def __init__(self, program: Program, module: Module, name: str = "p") -> None:
+        self.program, self.module, self.name = program, module, name
+        self.parts: list[str | Outside] = []
+        self._free = len(program.buffers)  # the table's next place for a body
+        self._calls: list[str] = []
+        for number, step in enumerate(program.steps):
+            self._step(f"{name}.{number}", step)
+        self._close()
+
+    def _close(self) -> None:
+        """What has been collected as one function."""
+        if self._calls or not self.parts:
+            name = f"{self.name}.segment{len(self.parts)}"
+            self.parts.append(name)
+            body = "\n".join(self._calls)
+            head = f"define void @{name}(ptr %t, ptr %s) {{\nentry:"
+            self.module.functions.append(f"{head}\n{body}\n  ret void\n}}")
+            self._calls.clear()
+
+    def _step(self, name: str, step: Kernel | Product | Loop | Outside) -> None:
+        if isinstance(step, Outside):
+            if self._calls:
+                self._close()
+            self.parts.append(step)
+        elif isinstance(step, Loop):
+            self._loop(name, step)
+        elif isinstance(step, Product):
+            self.module.functions.append(products.print_product(step, name, self.module))
+            self._call(name, products.units(step))
+        else:
+            printer = Printer(step, name, self.module)
+            self._starts(name, step)
+            self.module.functions.append(printer.print())
+            if printer.divisible and (least := printer.least_to_share) is not None:
+                self._shared_call(name, printer.units, least, step)
+            else:
+                self._call(name, printer.units)
+
+    # ---- calls
+    def _size(self, tag: str, size: Size) -> str:
+        """A size as an operand of the collected calls."""
+        if isinstance(size, int):
+            return str(size)
+        place = self.module.size(size)
+        self._calls += [
+            f"  %{tag}.a = getelementptr i64, ptr %s, i64 {place}",
+            f"  %{tag} = load i64, ptr %{tag}.a",
+        ]
+        return f"%{tag}"
+
+    def _call(self, name: str, units: Size) -> None:
+        last = self._size(f"{name}.u", units)
+        self._calls.append(f"  call void @{name}(ptr %t, ptr %s, i64 0, i64 {last})")
+
+    def _shared_call(self, name: str, units: Size, least: int, kernel: Kernel) -> None:
+        """A call that workers share if the domain has at least so many elements."""
+        self.module.needs["declare void @gd_parallel(ptr, ptr, ptr, i64)"] = None
+        last = self._size(f"{name}.u", units)
+        count = self._size(f"{name}.n", num_elements(kernel.domain))
+        self._calls += [
+            f"  %{name}.big = icmp sge i64 {count}, {least}",
+            f"  br i1 %{name}.big, label %{name}.shared, label %{name}.alone",
+            f"{name}.shared:",
+            f"  call void @gd_parallel(ptr @{name}, ptr %t, ptr %s, i64 {last})",
+            f"  br label %{name}.after",
+            f"{name}.alone:",
+            f"  call void @{name}(ptr %t, ptr %s, i64 0, i64 {last})",
+            f"  br label %{name}.after",
+            f"{name}.after:",
+        ]
+
+    def _starts(self, name: str, kernel: Kernel) -> None:
+        """Results of reductions start with what changes nothing."""
+        for k, (node, place) in enumerate(kernel.reduced.items()):
+            tag = f"{name}.r{k}"
+            count = self._size(tag, place.buffer.elements)
+            kind = scalar_type(node.dtype)
+            self.module.needs[_fill(kind)] = None
+            self._calls += [
+                f"  %{tag}.p = getelementptr ptr, ptr %t, i64 {place.buffer.number}",
+                f"  %{tag}.b = load ptr, ptr %{tag}.p",
+                f"  call void @gd_fill_{kind}(ptr %{tag}.b, i64 {count}, {kind} "
+                f"{literal(node.dtype, identity(node))})",
+            ]
+
+    # ---- loops
+    def _loop(self, name: str, loop: Loop) -> None:
+        inner = Segments(loop.body, self.module, f"{name}.b")
+        (body,) = inner.parts
+        assert isinstance(body, str)
+        self.module.functions.append(_print_loop(name, loop, body, self._free, self.module))
+        self._free += table_size(loop.body)
+        self._calls.append(f"  call void @{name}(ptr %t, ptr %s)")
+
+
+def _print_loop(name: str, loop: Loop, body: str, region: int, module: Module) -> str:
+    """The function of a loop whose body's addresses begin at place `region` of the table."""
+    code = Code(module)
+    table = code.once(f"getelementptr ptr, ptr %t, i64 {region}", "body")
+    count = code.size(loop.length)
+    position = code.once("alloca i64", "position")
+    numbers = [b.number for b in loop.body.inputs]
+    carries, rows = len(loop.carries), len(loop.sequences)
+    results = [b.number for b in loop.body.outputs]
+
+    def tell(number: int, address: str) -> None:
+        slot = code.emit(f"getelementptr ptr, ptr {table}, i64 {number}")
+        code.do(f"store ptr {address}, ptr {slot}")
+
+    def base(place: Place) -> str:
+        start = code.buffer(place.buffer.number)
+        offset = code.size(place.offset)
+        kind = memory_type(place.buffer.dtype)
+        if offset == "0":
+            return start
+        return code.emit(f"getelementptr {kind}, ptr {start}, i64 {offset}")
+
+    tell(numbers[0], position)
+    first = [base(p) for p in loop.first]
+    sequences = [base(p) for p in loop.sequences]
+    for number, place in zip(numbers[1 + carries + rows :], loop.captured, strict=True):
+        tell(number, base(place))
+    ends = [tuple(code.buffer(b.number) for b in pair) for pair in loop.carries]
+    outs = [code.buffer(b.number) for b in loop.outs]
+    code.do("br label %before")
+    code.label("before")
+    code.do("br label %check")
+    code.label("check")
+    code.do("%i = phi i64 [ 0, %before ], [ %i.next, %step ]")
+    code.do("%more = icmp slt i64 %i, " + count)
+    code.do("br i1 %more, label %step, label %done")
+    code.label("step")
+    back = code.emit(f"sub i64 {count}, %i")
+    left = code.emit(f"sub i64 {back}, 1")
+    row = left if loop.reverse else "%i"
+    code.do(f"store i64 {row}, ptr {position}")
+    # the last step writes where the carry ends, the one before it to the spare memory, and so on
+    odd = code.emit(f"trunc i64 {left} to i1")
+    start = code.emit("icmp eq i64 %i, 0")
+    for k, (end, spare) in enumerate(ends):
+        new = code.emit(f"select i1 {odd}, ptr {spare}, ptr {end}")
+        old = code.emit(f"select i1 {odd}, ptr {end}, ptr {spare}")
+        tell(numbers[1 + k], code.emit(f"select i1 {start}, ptr {first[k]}, ptr {old}"))
+        tell(results[k], new)
+    walked = zip(loop.sequences, sequences, numbers[1 + carries :], strict=False)
+    for place, address, number in walked:
+        step = code.mul(row, code.size(place.strides[0]))
+        kind = memory_type(place.buffer.dtype)
+        tell(number, code.emit(f"getelementptr {kind}, ptr {address}, i64 {step}"))
+    for buffer, address, number in zip(loop.outs, outs, results[carries:], strict=True):
+        step = code.mul(row, code.size(num_elements(buffer.node.shape[1:])))
+        kind = memory_type(buffer.dtype)
+        tell(number, code.emit(f"getelementptr {kind}, ptr {address}, i64 {step}"))
+    code.do(f"call void @{body}(ptr {table}, ptr %s)")
+    code.do("%i.next = add i64 %i, 1")
+    code.do("br label %check")
+    code.label("done")
+    _carry_none(code, count, loop, first, [end for end, _ in ends])
+    head = f"define internal void @{name}(ptr %t, ptr %s) {{\nentry:"
+    return "\n".join([head, *code.entry(), *code.lines, "}"])
+
+
+def _carry_none(code: Code, count: str, loop: Loop, first: list[str], ends: list[str]) -> None:
+    """After no steps at all the carries end as they began."""
+    none = code.emit(f"icmp sle i64 {count}, 0")
+    code.do(f"br i1 {none}, label %copy, label %out")
+    code.label("copy")
+    code.module.needs["declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"] = None
+    for (buffer, _), start, end in zip(loop.carries, first, ends, strict=True):
+        size = code.mul(code.size(buffer.elements), str(buffer.dtype.itemsize))
+        code.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {end}, ptr {start}, i64 {size}, i1 false)")
+    code.do("br label %out")
+    code.label("out")
+    code.do("ret void")
+
+
+def _fill(kind: str) -> str:
+    return f"""define internal void @gd_fill_{kind}(ptr %b, i64 %n, {kind} %x) {{
+entry:
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %next, %one ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %one, label %done
+one:
+  %a = getelementptr {kind}, ptr %b, i64 %i
+  store {kind} %x, ptr %a
+  %next = add i64 %i, 1
+  br label %check
+done:
+  ret void
+}}"""

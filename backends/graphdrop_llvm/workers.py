@@ -1,0 +1,215 @@
+"""Threads that share the units of large kernels; they sleep between kernels.
+
+A job is a kernel and a number of units.  Whoever is awake takes the next few units until none are
+left; the caller takes part, and does not wait for workers that have not woken up by then.  Results
+do not depend on who did what, as units touch memory of their own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from functools import cache
+
+from graphdrop.threads import follow
+
+from .engine import compile_module
+
+SHARES = 4  # of units, for each thread: the last to finish is then not far behind
+
+_POOL = f"""
+declare i32 @pthread_mutex_init(ptr, ptr)
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_init(ptr, ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_signal(ptr)
+declare i32 @pthread_cond_broadcast(ptr)
+declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.umax.i64(i64, i64)
+
+@lock = internal global [128 x i8] zeroinitializer, align 64
+@wake = internal global [128 x i8] zeroinitializer, align 64
+@done = internal global [128 x i8] zeroinitializer, align 64
+@threads = internal global i64 1      ; that may take part, the caller included
+@busy = internal global i32 0         ; whether some caller has the workers
+@turn = internal global i64 0         ; counts jobs
+@open = internal global i64 0         ; whether workers may still join the job
+@joined = internal global i64 0       ; workers that did
+@left = internal global i64 0         ; workers that have finished
+@kernel = internal global ptr null
+@table = internal global ptr null
+@sizes = internal global ptr null
+@units = internal global i64 0
+@share = internal global i64 1
+@next = internal global i64 0, align 64
+
+define void @gd_start() {{
+  %a = call i32 @pthread_mutex_init(ptr @lock, ptr null)
+  %b = call i32 @pthread_cond_init(ptr @wake, ptr null)
+  %c = call i32 @pthread_cond_init(ptr @done, ptr null)
+  store i64 1, ptr @threads
+  store i32 0, ptr @busy
+  store i64 0, ptr @open
+  ret void
+}}
+
+define void @gd_threads(i64 %n) {{
+  store atomic i64 %n, ptr @threads seq_cst, align 8
+  ret void
+}}
+
+define internal void @work(ptr %f, ptr %t, ptr %s, i64 %n, i64 %share) {{
+entry:
+  br label %take
+take:
+  %first = atomicrmw add ptr @next, i64 %share seq_cst
+  %some = icmp ult i64 %first, %n
+  br i1 %some, label %do, label %out
+do:
+  %end = add i64 %first, %share
+  %last = call i64 @llvm.umin.i64(i64 %end, i64 %n)
+  call void %f(ptr %t, ptr %s, i64 %first, i64 %last)
+  br label %take
+out:
+  ret void
+}}
+
+define void @gd_worker() {{
+entry:
+  br label %idle
+idle:
+  %seen = phi i64 [ 0, %entry ], [ %now, %closed ], [ %now, %finished ]
+  %l = call i32 @pthread_mutex_lock(ptr @lock)
+  br label %check
+check:
+  %now = load i64, ptr @turn
+  %same = icmp eq i64 %now, %seen
+  br i1 %same, label %sleep, label %awake
+sleep:
+  %w = call i32 @pthread_cond_wait(ptr @wake, ptr @lock)
+  br label %check
+awake:
+  %allowed = load i64, ptr @threads
+  %others = load i64, ptr @joined
+  %mine = add i64 %others, 1
+  %room = icmp ult i64 %mine, %allowed
+  %is.open = load i64, ptr @open
+  %opened = icmp ne i64 %is.open, 0
+  %join = and i1 %room, %opened
+  br i1 %join, label %joins, label %closed
+closed:
+  %u0 = call i32 @pthread_mutex_unlock(ptr @lock)
+  br label %idle
+joins:
+  store i64 %mine, ptr @joined
+  %f = load ptr, ptr @kernel
+  %t = load ptr, ptr @table
+  %s = load ptr, ptr @sizes
+  %n = load i64, ptr @units
+  %share = load i64, ptr @share
+  %u1 = call i32 @pthread_mutex_unlock(ptr @lock)
+  call void @work(ptr %f, ptr %t, ptr %s, i64 %n, i64 %share)
+  %l2 = call i32 @pthread_mutex_lock(ptr @lock)
+  %gone = load i64, ptr @left
+  %gone.now = add i64 %gone, 1
+  store i64 %gone.now, ptr @left
+  %g = call i32 @pthread_cond_signal(ptr @done)
+  %u2 = call i32 @pthread_mutex_unlock(ptr @lock)
+  br label %finished
+finished:
+  br label %idle
+}}
+
+define void @gd_parallel(ptr %f, ptr %t, ptr %s, i64 %n) {{
+entry:
+  %threads = load atomic i64, ptr @threads seq_cst, align 8
+  %several = icmp ugt i64 %threads, 1
+  br i1 %several, label %claim, label %alone
+claim:
+  %pair = cmpxchg ptr @busy, i32 0, i32 1 seq_cst seq_cst
+  %free = extractvalue {{ i32, i1 }} %pair, 1
+  br i1 %free, label %share, label %alone
+alone:
+  call void %f(ptr %t, ptr %s, i64 0, i64 %n)
+  ret void
+share:
+  %parts = mul i64 %threads, {SHARES}
+  %some = udiv i64 %n, %parts
+  %few = call i64 @llvm.umax.i64(i64 %some, i64 1)
+  %l = call i32 @pthread_mutex_lock(ptr @lock)
+  store ptr %f, ptr @kernel
+  store ptr %t, ptr @table
+  store ptr %s, ptr @sizes
+  store i64 %n, ptr @units
+  store i64 %few, ptr @share
+  store atomic i64 0, ptr @next seq_cst, align 8
+  store i64 0, ptr @joined
+  store i64 0, ptr @left
+  store i64 1, ptr @open
+  %turn = load i64, ptr @turn
+  %turned = add i64 %turn, 1
+  store i64 %turned, ptr @turn
+  %b = call i32 @pthread_cond_broadcast(ptr @wake)
+  %u = call i32 @pthread_mutex_unlock(ptr @lock)
+  call void @work(ptr %f, ptr %t, ptr %s, i64 %n, i64 %few)
+  %l2 = call i32 @pthread_mutex_lock(ptr @lock)
+  store i64 0, ptr @open
+  br label %check
+check:
+  %joined = load i64, ptr @joined
+  %left = load i64, ptr @left
+  %all = icmp eq i64 %joined, %left
+  br i1 %all, label %end, label %wait
+wait:
+  %w = call i32 @pthread_cond_wait(ptr @done, ptr @lock)
+  br label %check
+end:
+  %u2 = call i32 @pthread_mutex_unlock(ptr @lock)
+  store atomic i32 0, ptr @busy seq_cst, align 4
+  ret void
+}}
+"""
+
+
+class Pool:
+    """The workers of this process.
+
+    address  of `gd_parallel(kernel, table, sizes, units)`, for what is printed
+    """
+
+    def __init__(self) -> None:
+        self._engine = compile_module(_POOL, {})
+        found = self._engine.get_function_address
+        self.address: int = found("gd_parallel")
+        self._start = ctypes.CFUNCTYPE(None)(found("gd_start"))
+        self._allow = ctypes.CFUNCTYPE(None, ctypes.c_int64)(found("gd_threads"))
+        self._worker = ctypes.CFUNCTYPE(None)(found("gd_worker"))
+        self._workers, self._lock = 0, threading.Lock()
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """A fresh start: only the caller of a fork survives it, and the lock may be held."""
+        self._start()
+        self._workers = 0
+        self._allow(1)  # workers come with the next program
+
+    def allow(self, threads: int) -> None:
+        """Let so many threads share a kernel, the caller included."""
+        with self._lock:
+            while self._workers < threads - 1:
+                self._workers += 1
+                name = f"graphdrop-{self._workers}"
+                threading.Thread(target=self._worker, name=name, daemon=True).start()
+            self._allow(threads)
+
+
+@cache
+def pool() -> Pool:
+    """The one pool, made when the first program is compiled."""
+    found = Pool()
+    follow(found.allow)
+    return found

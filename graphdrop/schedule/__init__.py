@@ -1,0 +1,21 @@
+"""Graph -> Program: fusion, views, buffers.  Backends print Programs; the core prints no code."""
+
+from .build import schedule
+from .memory import Layout, layout
+from .program import (
+    Buffer,
+    Kernel,
+    Loop,
+    Outside,
+    Place,
+    Product,
+    Program,
+    Step,
+    contiguous,
+    touched,
+)
+
+__all__ = [
+    "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Step",
+    "contiguous", "layout", "schedule", "touched",
+]  # fmt: skip

@@ -1,0 +1,161 @@
+"""Which nodes are computed together: groups, each of which becomes one step.
+
+Elementwise operations of one shape join the groups of their operands, and reductions the group
+whose domain they reduce, unless the groups would then wait for each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+from ..graph import Node
+from ..types import Shape
+
+LOOP, REDUCE, VIEW, LEAF, ALONE = "loop", "reduce", "view", "leaf", "alone"
+MOST_NODES = 256  # in one kernel; more would not fit into registers anyway
+
+
+class Groups:
+    """Groups of nodes; a group is known by a number.
+
+    kind    what a node is: LOOP, REDUCE, VIEW, LEAF, or ALONE for a step of its own
+    source  the node whose memory a view is of
+    """
+
+    def __init__(
+        self, order: Sequence[Node], kind: Callable[[Node], str], source: Callable[[Node], Node]
+    ) -> None:
+        self.kind, self.source = kind, source
+        self.number: dict[Node, int] = {}
+        self.members: dict[int, list[Node]] = {}
+        self.domain: dict[int, Shape | None] = {}
+        self._needs: dict[int, set[int]] = {}
+        self._span: dict[int, tuple[int, int]] = {}  # the first and last place of its members
+        self._merged: dict[int, int] = {}
+        self._fresh = itertools.count()
+        for place, node in enumerate(order):
+            if kind(node) not in (VIEW, LEAF):
+                self._add(node, place)
+
+    def _add(self, node: Node, place: int) -> None:
+        kind = self.kind(node)
+        sources = dict.fromkeys(self.source(d) for d in node.dependencies)
+        needs = {self.number[s] for s in sources if s in self.number}
+        needs = {self._root(n) for n in needs}
+        domain = None if kind == ALONE else node.inputs[0].shape if kind == REDUCE else node.shape
+        group = self._candidate(node, domain, needs) if domain is not None else None
+        if group is None:
+            group = next(self._fresh)
+            self.members[group], self.domain[group] = [], domain
+            self._needs[group], self._span[group] = set(), (place, place)
+        self.members[group].append(node)
+        self._needs[group] |= needs - {group}
+        self._span[group] = (self._span[group][0], place)
+        self.number[node] = group
+        if domain is not None:
+            for other in sorted(needs - {group}):
+                if self._joinable(node, domain, other):
+                    self._merge(self._root(self.number[node]), self._root(other))
+
+    def _candidate(self, node: Node, domain: Shape, needs: set[int]) -> int | None:
+        """The group that a node can join: the youngest of its operands' that allows it."""
+        for group in sorted(needs, key=lambda g: -self._span[g][1]):
+            if self._joinable(node, domain, group) and not any(
+                self._reaches(other, group) for other in needs - {group}
+            ):
+                return group
+        return None
+
+    def _joinable(self, node: Node, domain: Shape, group: int) -> bool:
+        group = self._root(group)
+        if self.domain[group] != domain or len(self.members[group]) >= MOST_NODES:
+            return False
+        return self._reads_elements(node, group)
+
+    def _reads_elements(self, node: Node, group: int) -> bool:
+        """Whether all that a node reads of a group is the element at hand: no view of others, and
+        no reduction's result.
+        """
+        scalars = _scalars(node)
+        for operand in node.dependencies:
+            root = self.source(operand)
+            inside = root in self.number and self._root(self.number[root]) == group
+            plain = operand is root and self.kind(root) == LOOP and operand not in scalars
+            if inside and not plain:
+                return False
+        return True
+
+    def _merge(self, a: int, b: int) -> None:
+        """Make one group of two, unless a third one stands between them."""
+        if a == b or len(self.members[a]) + len(self.members[b]) > MOST_NODES:
+            return
+        if any(self._reaches(n, b) for n in self._needs[a] - {b}) or any(
+            self._reaches(n, a) for n in self._needs[b] - {a}
+        ):
+            return
+        both = ((a, b), (b, a))
+        if not all(self._reads_elements(n, y) for x, y in both for n in self.members[x]):
+            return
+        self.members[a] += self.members.pop(b)
+        self._needs[a] = (self._needs[a] | self._needs.pop(b)) - {a, b}
+        (first, last), (other_first, other_last) = self._span[a], self._span.pop(b)
+        self._span[a] = (min(first, other_first), max(last, other_last))
+        self._merged[b] = a
+
+    def _root(self, group: int) -> int:
+        while group in self._merged:
+            group = self._merged[group]
+        return group
+
+    def _reaches(self, start: int, goal: int) -> bool:
+        """Whether `start` needs `goal`, directly or through others."""
+        start, goal = self._root(start), self._root(goal)
+        oldest = self._span[goal][0]
+        seen, todo = {start}, [start]
+        while todo:
+            group = todo.pop()
+            if group == goal:
+                return True
+            for need in self._needs[group]:
+                root = self._root(need)
+                # nothing that ends before the goal begins can need it
+                if root not in seen and self._span[root][1] >= oldest:
+                    seen.add(root)
+                    todo.append(root)
+        return False
+
+    def ordered(self) -> list[list[Node]]:
+        """The groups, those needed first; members operands first."""
+        place = {n: i for i, n in enumerate(self.number)}
+        done: set[int] = set()
+        found = []
+        for start in sorted(self.members, key=lambda g: self._span[g][1]):
+            stack = [start]
+            while stack:
+                group = stack[-1]
+                missing = [r for n in self._needs[group] if (r := self._root(n)) not in done]
+                if group in done or not missing:
+                    stack.pop()
+                    if group not in done:
+                        done.add(group)
+                        found.append(sorted(self.members[group], key=place.__getitem__))
+                    continue
+                assert len(stack) <= len(self.members), "groups wait for each other"
+                stack += missing
+        return found
+
+
+def _scalars(node: Node) -> tuple[Node, ...]:
+    """What a draw must know before its first element: all but the elements that it drops."""
+    names = node.op.operand_names
+    if "key" not in names:
+        return ()
+    return tuple(n for n, name in zip(node.inputs, names, strict=True) if name != "x")
+
+
+def groups_of(
+    order: Iterable[Node], kind: Callable[[Node], str], source: Callable[[Node], Node]
+) -> list[list[Node]]:
+    """The steps' nodes in order; see `Groups`."""
+    return Groups(list(order), kind, source).ordered()

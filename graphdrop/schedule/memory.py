@@ -1,0 +1,88 @@
+"""Where scratch buffers lie in one arena: those that are never needed at the same time share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..types import Atom, evaluate
+from .program import Buffer, Program, touched
+
+ALIGN = 64  # bytes, a cache line and the widest vector
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where scratch buffers are in an arena.
+
+    offsets  in bytes, by number
+    own      bytes that they take
+    loops    the layouts of the bodies of loops, in order; they take turns in what follows `own`
+    """
+
+    offsets: dict[int, int]
+    own: int
+    loops: tuple[Layout, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self.own + max((inner.size for inner in self.loops), default=0)
+
+
+def lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
+    """For every scratch buffer, the first and the last step that touches it."""
+    found: dict[Buffer, tuple[int, int]] = {}
+    for number, step in enumerate(program.steps):
+        for buffer, _ in touched(step):
+            if buffer.role == "scratch":
+                found[buffer] = (found.get(buffer, (number, 0))[0], number)
+    return found
+
+
+def layout(program: Program, env: Mapping[Atom, int]) -> Layout:
+    """Offsets for the sizes of one call: each buffer takes the tightest gap that is free."""
+    begins: dict[int, list[Buffer]] = {}
+    ends: dict[int, list[Buffer]] = {}
+    for buffer, (first, last) in lifetimes(program).items():
+        begins.setdefault(first, []).append(buffer)
+        ends.setdefault(last, []).append(buffer)
+    offsets: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    gaps: list[tuple[int, int]] = []  # (offset, bytes) that are free, in order
+    top = 0
+    for number in range(len(program.steps)):
+        for buffer in begins.get(number, ()):
+            nbytes = evaluate(buffer.elements, env) * buffer.dtype.itemsize
+            nbytes = max(-(-nbytes // ALIGN) * ALIGN, ALIGN)
+            fitting = [g for g in gaps if g[1] >= nbytes]
+            if fitting:
+                gap = min(fitting, key=lambda g: g[1])
+                gaps.remove(gap)
+                offsets[buffer.number] = gap[0]
+                if gap[1] > nbytes:
+                    gaps.append((gap[0] + nbytes, gap[1] - nbytes))
+            else:
+                # grow the arena from its last gap, if that reaches the end
+                last_gap = max(gaps, default=(0, 0))
+                start = last_gap[0] if last_gap[1] and sum(last_gap) == top else top
+                if start != top:
+                    gaps.remove(last_gap)
+                offsets[buffer.number] = start
+                top = start + nbytes
+            sizes[buffer.number] = nbytes
+        for buffer in ends.get(number, ()):
+            gaps.append((offsets[buffer.number], sizes[buffer.number]))
+            gaps = _joined(gaps)
+    return Layout(offsets, top, tuple(layout(loop.body, env) for loop in program.loops))
+
+
+def _joined(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Gaps in order, neighbours made one."""
+    found: list[tuple[int, int]] = []
+    for offset, size in sorted(gaps):
+        if found and sum(found[-1]) == offset:
+            found[-1] = (found[-1][0], found[-1][1] + size)
+        else:
+            found.append((offset, size))
+    return found

@@ -1,0 +1,211 @@
+"""What a graph becomes before a backend prints it: steps over buffers.
+
+A `Program` is data.  Sizes in it are symbolic, so that one program serves every size; nothing in it
+says how a step is computed, only on which memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..graph import Node, format_origin
+from ..types import Atom, Shape, Size, num_elements
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Buffer:
+    """Memory of one array in C order.
+
+    number  its place in `Program.buffers`
+    role    "input", "constant", "output", "scratch", or "foreign": made by a step outside
+    node    what it holds
+    """
+
+    number: int
+    role: str
+    node: Node
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.node.dtype
+
+    @property
+    def elements(self) -> Size:
+        return num_elements(self.node.shape)
+
+    def __repr__(self) -> str:
+        return f"{self.role[0]}{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the elements of an array are: offset and strides, counted in elements of a buffer."""
+
+    buffer: Buffer
+    shape: Shape
+    strides: Shape
+    offset: Size = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the elements are all of the buffer's, in its order."""
+        dense = contiguous(self.shape)
+        return (
+            self.offset == 0
+            and num_elements(self.shape) == self.buffer.elements
+            and all(
+                a == b or size == 1
+                for a, b, size in zip(self.strides, dense, self.shape, strict=True)
+            )
+        )
+
+
+def contiguous(shape: Shape) -> Shape:
+    """The strides of an array in C order."""
+    strides: list[Size] = []
+    step: Size = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = step * size
+    return tuple(reversed(strides))
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Loops over a domain in which everything is computed for one element after the other.
+
+    nodes    what is computed, operands first: elementwise operations, draws, then reductions
+    reads    values from memory, placed along the domain's axes (stride 0 where they broadcast)
+    writes   what of the nodes is kept, placed likewise; a copy writes what it reads
+    reduced  results of reductions, with stride 0 along the reduced axes
+    """
+
+    domain: Shape
+    nodes: tuple[Node, ...]
+    reads: dict[Node, Place]
+    writes: dict[Node, Place]
+    reduced: dict[Node, Place]
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A product of matrices (..., n, k) and (..., k, m) by a library; transposes are strides."""
+
+    node: Node
+    left: Place
+    right: Place
+    out: Place
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """An operation that this backend does not print: another one computes it.
+
+    operands  what it needs, in the order of the node's dependencies
+    results   one buffer for a tensor, or one for every result
+    """
+
+    node: Node
+    operands: tuple[tuple[Node, Place], ...]
+    results: tuple[Buffer | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A scan whose step is a program of its own, all of whose steps a backend prints.
+
+    body       its inputs are the index, the carries, an element of each sequence, what is captured;
+               its outputs the new carries, then the outs in use
+    length     the number of steps
+    reverse    from the last row to the first
+    first      the first carries
+    sequences  rows along the first axis
+    captured   values that stay
+    carries    for each carry where it ends, and memory of its size: steps write to them in turn
+    outs       stacked outs, a row for every step
+    """
+
+    node: Node
+    body: Program
+    length: Size
+    reverse: bool
+    first: tuple[Place, ...]
+    sequences: tuple[Place, ...]
+    captured: tuple[Place, ...]
+    carries: tuple[tuple[Buffer, Buffer], ...]
+    outs: tuple[Buffer, ...]
+
+
+Step: TypeAlias = "Kernel | Product | Outside | Loop"
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Steps in order over buffers.
+
+    inputs   buffers of the graph's inputs, in their order
+    outputs  buffers of the graph's outputs, each one's own
+    atoms    the sizes that a call fixes
+    """
+
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    atoms: tuple[Atom, ...]
+    places: dict[Node, Place] = field(repr=False)
+
+    def text(self) -> str:
+        """The program for people: one step a line, with what is fused in it."""
+        return "\n".join(line for i, step in enumerate(self.steps) for line in _lines(i, step))
+
+    @property
+    def loops(self) -> list[Loop]:
+        return [step for step in self.steps if isinstance(step, Loop)]
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether no step is outside."""
+        return not any(isinstance(step, Outside) for step in self.steps)
+
+
+def touched(step: Step) -> Iterator[tuple[Buffer, bool]]:
+    """The buffers of a step, and whether it writes them."""
+    if isinstance(step, Kernel):
+        yield from ((p.buffer, False) for p in step.reads.values())
+        yield from ((p.buffer, True) for p in (*step.writes.values(), *step.reduced.values()))
+    elif isinstance(step, Product):
+        yield from ((step.left.buffer, False), (step.right.buffer, False), (step.out.buffer, True))
+    elif isinstance(step, Loop):
+        places = (*step.first, *step.sequences, *step.captured)
+        yield from ((p.buffer, False) for p in places)
+        yield from ((b, True) for pair in step.carries for b in pair)
+        yield from ((b, True) for b in step.outs)
+    else:
+        yield from ((p.buffer, False) for _, p in step.operands)
+        yield from ((b, True) for b in step.results if b is not None)
+
+
+def _lines(number: int, step: Step) -> Iterator[str]:
+    yield _line(number, step)
+    if isinstance(step, Loop):
+        yield from ("      " + line for line in step.body.text().splitlines())
+
+
+def _line(number: int, step: Step) -> str:
+    reads = ", ".join(dict.fromkeys(repr(b) for b, writes in touched(step) if not writes))
+    writes = ", ".join(dict.fromkeys(repr(b) for b, writes in touched(step) if writes))
+    if isinstance(step, Kernel):
+        names = [n.op.name for n in step.nodes]
+        what = f"kernel over {list(step.domain)}: {' '.join(names) or 'copy'}"
+    elif isinstance(step, Product):
+        what = f"library: matmul {step.left.shape} @ {step.right.shape}"
+    elif isinstance(step, Loop):
+        what = f"loop of {step.length} steps  {format_origin(step.node.origin)}"
+    else:
+        what = f"outside: {step.node.op.name}  {format_origin(step.node.origin)}"
+    return f"{number:4}  {writes} <- {reads}  {what}"
