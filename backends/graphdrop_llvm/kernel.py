@@ -21,7 +21,7 @@ from graphdrop.op import size as size_op
 from graphdrop.ops import create
 from graphdrop.ops import random as draws
 from graphdrop.replay import operand
-from graphdrop.schedule import Kernel, Place
+from graphdrop.schedule import Kernel, Place, contiguous
 from graphdrop.types import Size, num_elements
 
 from .lanes import Lanes, literal, memory_type, scalar_type
@@ -63,6 +63,38 @@ def collapse(domain: Sequence[Size], accesses: Sequence[Sequence[Size]]) -> Axes
     return Axes(sizes, strides)
 
 
+@dataclass
+class Stage:
+    """What is done in one walk over a row: nodes, what they load, what is stored."""
+
+    number: int
+    nodes: list[Node]
+    reads: list[Node]
+    writes: list[Node]
+
+
+def stages_of(kernel: Kernel) -> list[Stage]:
+    """A kernel's walks over its rows: one more than reductions wait for each other.
+
+    What a later walk needs of an earlier one is computed again, from what is loaded again.
+    """
+    number: dict[Node, int] = {}
+    for node in kernel.nodes:
+        waits = [number[kernel.rows[d]] + 1 for d in node.dependencies if d in kernel.rows]
+        number[node] = max([0, *waits, *(number[d] for d in node.dependencies
+                                         if d in number and d not in kernel.rows)])  # fmt: skip
+    found = []
+    for k in range(max(number.values(), default=0) + 1):
+        writes = [n for n in kernel.writes if number.get(n, 0) == k]
+        needed = {*writes, *(n for n in kernel.reduced if number[n] == k)}
+        for node in reversed(kernel.nodes):
+            if node in needed:
+                needed.update(d for d in node.dependencies if d not in kernel.rows)
+        nodes = [n for n in kernel.nodes if n in needed]
+        found.append(Stage(k, nodes, [n for n in kernel.reads if n in needed], writes))
+    return found
+
+
 class Printer:
     """Prints one kernel as the function `name` of a module."""
 
@@ -79,6 +111,8 @@ class Printer:
         self.reduced = {n: (p, s) for (n, p), s in walks[sum(count) :]}
         self.bases: dict[tuple[str, Node], str] = {}
         self.windows: dict[tuple[int, tuple[Node, ...]], Window] = {}
+        self.stages = stages_of(kernel)
+        self.partial = self._partial()
         drawing = (n for n in kernel.nodes if "key" in n.op.operand_names)
         self.keys = {operand(n, "key") for n in drawing}
         self.windows_of: dict[Node, Window] = {}
@@ -101,20 +135,33 @@ class Printer:
 
     @property
     def tiles(self) -> Size:
+        if self.kernel.rows:
+            return 1  # a row must be whole to be walked again
         return (self.axes.sizes[-1] + (TILE - 1)) // TILE
 
     @property
     def divisible(self) -> bool:
         """Whether units may run at the same time: no two of them add to one result."""
-        outer = len(self.axes.sizes) - 1
-        return (
-            all(
-                all(s[i] != 0 for i in range(outer)) and (s[-1] != 0 or self.tiles == 1)
-                for _, s in self.reduced.values()
-            )
-            if self.reduced
-            else True
-        )
+        return all(n in self.partial or self._own_result(n) for n in self.reduced)
+
+    def _own_result(self, node: Node) -> bool:
+        """Whether a reduction has a result, or a part of one, for each unit alone."""
+        strides = self.reduced[node][1]
+        return 0 not in strides[:-1] and (strides[-1] != 0 or self.tiles == 1)
+
+    def _partial(self) -> list[Node]:
+        """Reductions to whose results several units add: each writes down its own part first.
+
+        A result has the parts of units that follow on one another: those of a row, or all.
+        """
+        found = []
+        for node, (place, strides) in self.reduced.items():
+            dense = contiguous(tuple(self.axes.sizes[:-1]))
+            rows = tuple(strides[:-1]) == dense and place.offset == 0
+            whole = all(s == 0 for s in strides) and self.units != 1
+            if strides[-1] == 0 and (whole or rows) and not self._own_result(node):
+                found.append(node)
+        return found
 
     @property
     def least_to_share(self) -> int | None:
@@ -164,11 +211,11 @@ class Printer:
         flat = code.add(code.mul(row, length), start)
         for window in self._windows():
             window.fill(flat, count)
-        self.starts = flat
+        self.starts, self.column = flat, start
         values = self._scalars()
-        sums = self._loop(count, values)
-        for node, total in sums.items():
-            self._add_up(node, total)
+        for stage in self.stages:
+            for node, total in self._loop(stage, count, values).items():
+                values[node] = (scalar_type(node.dtype), self._add_up(node, total))
 
     def _bases(self, row: str, start: str) -> None:
         """The address of the first element of every access in this unit."""
@@ -184,6 +231,11 @@ class Printer:
         for role, group in (("r", self.reads), ("w", self.writes), ("s", self.reduced)):
             for node, (place, strides) in group.items():
                 if self._immediate(node, place) and role == "r":
+                    continue
+                if role == "s" and node in self.partial:
+                    parts, kind = code.buffer(place.buffer.number), scalar_type(wide(node))
+                    address = code.emit(f"getelementptr {kind}, ptr {parts}, i64 %unit")
+                    self.bases[role, node] = address
                     continue
                 offset = code.size(place.offset)
                 if outer:
@@ -245,10 +297,12 @@ class Printer:
                 found[node] = (scalar_type(node.dtype), self._scalar(node))
         return found
 
-    def _loop(self, count: str, scalars: dict[Node, tuple[str, str]]) -> dict[Node, str]:
+    def _loop(
+        self, stage: Stage, count: str, scalars: dict[Node, tuple[str, str]]
+    ) -> dict[Node, str]:
         """Whole vectors, then what is left; returns the sums of reductions along the last axis."""
-        code, width = self.code, self.width
-        summed = [n for n, (_, s) in self.reduced.items() if s[-1] == 0]
+        code, width, tag = self.code, self.width, stage.number
+        summed = [n for n in stage.nodes if n in self.reduced and self.reduced[n][1][-1] == 0]
         lanes = Lanes(width, self.module.needs, self.code.names)
         starts = {n: lanes.constant(wide(n), identity(n)) for n in summed}
         splats = {}
@@ -258,61 +312,68 @@ class Printer:
         code.lines += lanes.lines
         if width == 1:
             body = Lanes(1, self.module.needs, self.code.names)
-            sums = self._body(body, "0", None, splats, starts)
+            sums = self._body(stage, body, "0", None, splats, starts)
             code.lines += body.lines
             return sums
         whole = code.emit(f"and i64 {count}, {-width}")
-        code.do("br label %vectors")
-        before = "unit.begin" if not self.windows else self._last_label()
-        code.label("vectors")
+        code.do(f"br label %vectors{tag}")
+        before = self._last_label()
+        code.label(f"vectors{tag}")
         body = Lanes(width, self.module.needs, self.code.names)
-        sums = {n: f"%sum.{i}" for i, n in enumerate(summed)}
-        after = self._body(body, "%j", None, splats, sums)
-        code.do(f"%j = phi i64 [ 0, %{before} ], [ %j.next, %vector ]")
+        sums = {n: f"%sum{tag}.{i}" for i, n in enumerate(summed)}
+        j = f"%j{tag}"
+        after = self._body(stage, body, j, None, splats, sums)
+        code.do(f"{j} = phi i64 [ 0, %{before} ], [ {j}.next, %vector{tag} ]")
         for node, name in sums.items():
             kind = body.of(wide(node))
             code.do(
-                f"{name} = phi {kind} [ {starts[node]}, %{before} ], [ {after[node]}, %vector ]"
+                f"{name} = phi {kind} [ {starts[node]}, %{before} ], "
+                f"[ {after[node]}, %vector{tag} ]"
             )
-        code.do(f"%j.more = icmp slt i64 %j, {whole}")
-        code.do("br i1 %j.more, label %vector, label %tail.check")
-        code.label("vector")
+        more = code.emit(f"icmp slt i64 {j}, {whole}")
+        code.do(f"br i1 {more}, label %vector{tag}, label %rest{tag}")
+        code.label(f"vector{tag}")
         code.lines += body.lines
-        code.do(f"%j.next = add i64 %j, {width}")
-        code.do("br label %vectors")
-        code.label("tail.check")
-        code.do(f"%some = icmp slt i64 {whole}, {count}")
-        code.do("br i1 %some, label %tail, label %unit.sums")
-        code.label("tail")
+        code.do(f"{j}.next = add i64 {j}, {width}")
+        code.do(f"br label %vectors{tag}")
+        code.label(f"rest{tag}")
+        some = code.emit(f"icmp slt i64 {whole}, {count}")
+        code.do(f"br i1 {some}, label %tail{tag}, label %sums{tag}")
+        code.label(f"tail{tag}")
         tail = Lanes(width, self.module.needs, self.code.names)
         left = tail.emit(f"sub i64 {count}, {whole}")
         every = tail.splat("i64", left)
         mask = tail.emit(f"icmp slt {tail.type('i64')} {tail.positions()}, {every}")
-        last = self._body(tail, whole, mask, splats, sums)
+        last = self._body(stage, tail, whole, mask, splats, sums)
         code.lines += tail.lines
-        code.do("br label %unit.sums")
-        code.label("unit.sums")
+        code.do(f"br label %sums{tag}")
+        code.label(f"sums{tag}")
         found = {}
         for i, (node, name) in enumerate(sums.items()):
             kind = body.of(wide(node))
-            code.do(f"%total.{i} = phi {kind} [ {name}, %tail.check ], [ {last[node]}, %tail ]")
-            found[node] = f"%total.{i}"
+            total = f"%total{tag}.{i}"
+            code.do(f"{total} = phi {kind} [ {name}, %rest{tag} ], [ {last[node]}, %tail{tag} ]")
+            found[node] = total
         return found
 
     def _last_label(self) -> str:
-        return next(x[:-1] for x in reversed(self.code.lines[:-1]) if x.endswith(":"))
+        return next(x[:-1] for x in reversed(self.code.lines) if x.endswith(":"))
 
     # ---- one vector
     def _body(
-        self, b: Lanes, j: str, mask: str | None, splats: dict[Node, str], sums: dict[Node, str]
-    ) -> dict[Node, str]:
-        """The nodes of the kernel on the elements from j on; returns the new sums."""
+        self, stage: Stage, b: Lanes, j: str, mask: str | None, splats: dict[Node, str],
+        sums: dict[Node, str],
+    ) -> dict[Node, str]:  # fmt: skip
+        """The nodes of a stage on the elements from j on; returns the new sums."""
         values = dict(splats)
-        for node in self.kernel.reads:
+        for node in stage.reads:
             if node not in values and node not in self.keys:
                 values[node] = self._load(b, node, j, mask)
+        for spread, root in self.kernel.rows.items():
+            if root in values:
+                values[spread] = values[root]
         after = {}
-        for node in self.kernel.nodes:
+        for node in stage.nodes:
             if node in self.reduced:
                 x = values[node.inputs[0]]
                 if node in sums:
@@ -328,7 +389,7 @@ class Printer:
             else:
                 given = [values[i] for i in node.inputs]
                 values[node] = PRINTERS[node.op](b, node, *given)
-        for node in self.kernel.writes:
+        for node in stage.writes:
             self._store(b, node, values[node], j, mask)
         return after
 
@@ -352,6 +413,9 @@ class Printer:
 
     def _load(self, b: Lanes, node: Node, j: str, mask: str | None) -> str:
         place, strides = self.reads[node]
+        if place.buffer.node.op is create.iota and _counts(place, strides):
+            at = b.emit(f"add i64 {self.column}, {j}")
+            return b.binary("add", "i64", b.splat("i64", at), b.positions())
         kind = memory_type(place.buffer.dtype)
         value = self._fetch(b, self.bases["r", node], kind, j, strides[-1], mask)
         return self._from_memory(b, node, value)
@@ -445,16 +509,26 @@ class Printer:
         new = combine(b, node, node.dtype, old, self._operand(b, node, x, node.dtype))
         self._put(b, base, kind, new, j, strides[-1], mask)
 
-    def _add_up(self, node: Node, total: str) -> None:
-        """The lanes of a sum together, and added to what memory has."""
+    def _add_up(self, node: Node, total: str) -> str:
+        """The lanes of a sum together, and added to what memory has; returns the new sum."""
         one, dtype = Lanes(1, self.module.needs, self.code.names), wide(node)
         kind, held = scalar_type(dtype), scalar_type(node.dtype)
         if self.width > 1:
             total = horizontal(one, node, dtype, self.width, total)
         base = self.bases["s", node]
+        if node in self.partial:
+            one.do(f"store {kind} {total}, ptr {base}")
+            self.code.lines += one.lines
+            return total
         old = one.emit(f"load {held}, ptr {base}")
         old = old if held == kind else one.convert("fpext", held, kind, old)
         new = combine(one, node, dtype, old, total)
         new = new if held == kind else one.convert("fptrunc", kind, held, new)
         one.do(f"store {held} {new}, ptr {base}")
         self.code.lines += one.lines
+        return new
+
+
+def _counts(place: Place, strides: Sequence[Size]) -> bool:
+    """Whether 0, 1, 2, ... goes along the last axis and nowhere else."""
+    return place.offset == 0 and strides[-1] == 1 and all(s == 0 for s in strides[:-1])

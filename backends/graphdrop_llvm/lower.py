@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from graphdrop.graph import Node, origin_scope, toposort
-from graphdrop.op import constant
+from graphdrop.op import Op, constant
 from graphdrop.ops import random as draws
-from graphdrop.ops.elementwise import cast, maximum, where
+from graphdrop.ops.create import iota
+from graphdrop.ops.elementwise import cast, div, equal, exp, log, maximum, where
+from graphdrop.ops.losses import (
+    checked_labels,
+    softmax_cross_entropy,
+    softmax_cross_entropy_grad,
+)
+from graphdrop.ops.reduce import max, sum
+from graphdrop.ops.shape import broadcast_to, expand_dims
+from graphdrop.ops.softmax import log_softmax, softmax
 from graphdrop.substitute import rebuild
+from graphdrop.types import Shape, Size
 
 
 def lower(outputs: Sequence[Node]) -> list[Node]:
-    """The same graph, in which a mask that elements share is drawn once, before it is used."""
-    order = toposort(outputs)
-    if not any(node.op is draws.dropout and node.params["shared"] for node in order):
-        return list(outputs)
+    """The same graph in operations that are printed: see the functions below."""
     done: dict[Node, Node] = {}
-    for node in order:
+    for node in toposort(outputs):
         new = rebuild(node, done, {})
-        if new.op is draws.dropout and new.params["shared"]:
+        rule = RULES.get(new.op)
+        if rule is not None and 0 not in _known_sizes(new):
             with origin_scope(node.origin):
-                new = _mask_apart(new)
+                new = rule(new)
         done[node] = new
     return [done[node] for node in outputs]
 
 
+def _known_sizes(node: Node) -> list[Size]:
+    """The sizes of all operands; rows of no elements are left to the numpy backend."""
+    return [s for n in node.inputs for s in n.shape]
+
+
 def _mask_apart(node: Node) -> Node:
-    """A dropout as its mask, a product and a choice."""
+    """A dropout whose mask elements share as that mask, a product and a choice."""
+    if not node.params["shared"]:
+        return node
     x, threshold, training, *draw = node.inputs
     shape = draws.noise_shape(x.shape, node.params["shared"])
     names = {k: node.params[k] for k in ("site", "name")}
@@ -41,3 +56,71 @@ def _mask_apart(node: Node) -> Node:
         factor = where(training, draws.STEPS / kept, 1.0)
         x = cast(cast(x, wide) * cast(factor, wide), x.dtype)
     return where(keep, x, constant(np.zeros((), x.dtype)))
+
+
+def _wide(x: Node) -> Node:
+    return cast(x, "float32") if x.dtype == np.float16 else x
+
+
+def _shifted(x: Node, axis: int) -> Node:
+    """x less the largest of its row."""
+    return x - max(x, axis=axis, keepdims=True)
+
+
+def _inverse(total: Node, shape: Shape) -> Node:
+    """1 / total in the shape of the rows, so that it is part of the same kernel."""
+    spread = broadcast_to(total, shape)
+    return div(constant(np.ones((), total.dtype)), spread)
+
+
+def _softmax(node: Node) -> Node:
+    axis = node.params["axis"]
+    weights = exp(_shifted(_wide(node.inputs[0]), axis))
+    total = sum(weights, axis=axis, keepdims=True)
+    return cast(weights * _inverse(total, node.shape), node.dtype)
+
+
+def _log_softmax(node: Node) -> Node:
+    axis = node.params["axis"]
+    shifted = _shifted(_wide(node.inputs[0]), axis)
+    total = sum(exp(shifted), axis=axis, keepdims=True)
+    return cast(shifted - log(broadcast_to(total, node.shape)), node.dtype)
+
+
+def _chosen(labels: Node, shape: Shape) -> Node:
+    """Whether a class is the label of its row."""
+    classes = iota.make((), {"size": shape[-1]})
+    return equal(expand_dims(labels, -1), classes)
+
+
+def _cross_entropy(node: Node) -> Node:
+    logits, labels = node.inputs
+    ignore = node.params["ignore"]
+    known = checked_labels.make((labels,), {"classes": logits.shape[-1], "ignore": ignore})
+    shifted = _shifted(_wide(logits), -1)
+    total = sum(exp(shifted), axis=-1)
+    own = sum(where(_chosen(known, logits.shape), shifted, 0), axis=-1)
+    loss = log(total) - own
+    if ignore is not None:
+        loss = where(equal(known, ignore), 0, loss)
+    return cast(loss, node.dtype)
+
+
+def _cross_entropy_grad(node: Node) -> Node:
+    g, logits, labels = node.inputs
+    ignore = node.params["ignore"]
+    known = checked_labels.make((labels,), {"classes": logits.shape[-1], "ignore": ignore})
+    weights = exp(_shifted(_wide(logits), -1))
+    total = sum(weights, axis=-1, keepdims=True)
+    each = expand_dims(_wide(g), -1)
+    slope = weights * (broadcast_to(each, logits.shape) * _inverse(total, logits.shape))
+    slope = slope - where(_chosen(known, logits.shape), each, 0)
+    if ignore is not None:
+        slope = where(expand_dims(equal(known, ignore), -1), 0, slope)
+    return cast(slope, node.dtype)
+
+
+RULES: dict[Op, Callable[[Node], Node]] = {
+    draws.dropout: _mask_apart, softmax: _softmax, log_softmax: _log_softmax,
+    softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
+}  # fmt: skip

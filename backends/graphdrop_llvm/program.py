@@ -5,24 +5,35 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphdrop.backend import Executable, Graph, get_backend
-from graphdrop.errors import GraphdropError
+from graphdrop.errors import GraphdropError, ShapeError
 from graphdrop.graph import Node
-from graphdrop.op import constant_value, get
+from graphdrop.op import constant_value, explain, get
 from graphdrop.op import size as size_op
 from graphdrop.ops import create, reduce
 from graphdrop.ops import random as draws
 from graphdrop.ops.linalg import _matmul
-from graphdrop.schedule import Buffer, Layout, Outside, Place, Program, layout, schedule
+from graphdrop.schedule import (
+    Buffer,
+    Kernel,
+    Layout,
+    Loop,
+    Outside,
+    Place,
+    Program,
+    layout,
+    schedule,
+    touched,
+)
 from graphdrop.schedule.memory import ALIGN
 from graphdrop.substitute import map_sizes, slot, substitute
-from graphdrop.types import Atom, Size, TupleType, evaluate, value_dim
+from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value_dim
 
 from . import products
 from .engine import compile_module
@@ -69,7 +80,7 @@ class LlvmProgram:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.program = schedule(replace(graph, outputs=tuple(lower(graph.outputs))), prints)
+        self.program = schedule(graph, prints, lower)
         self.module = Module()
         printed = Segments(self.program, self.module)
         self.module.functions.append(TAKE)
@@ -84,6 +95,7 @@ class LlvmProgram:
         self._take = self._taker(len(slots))
         self.parts = [self._part(part) for part in printed.parts]
         self.constants = _constants(self.program)
+        self.filled = list(_must_have_elements(self.program))
         self._plans: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
 
     def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
@@ -246,6 +258,7 @@ class _Plan:
     def __init__(self, program: LlvmProgram, sizes: tuple[int, ...]) -> None:
         self.program, self.sizes = program, sizes
         self.env = dict(zip(program.graph.atoms, sizes, strict=True))
+        _check_filled(program.filled, self.env)
         known = [evaluate(s, self.env) for s in program.module.sizes]
         self.table = np.array(known or [0], np.int64)
         self.address = self.table.ctypes.data
@@ -262,6 +275,29 @@ class _Plan:
             return self.frames.pop()
         except IndexError:
             return _Frame(self.program, self)
+
+
+def _must_have_elements(program: Program) -> Iterator[tuple[Node, Kernel]]:
+    """The largest and smallest elements that somebody reads: there must be some."""
+    read = {b for step in program.steps for b, writes in touched(step) if not writes}
+    read.update(program.outputs)
+    for step in program.steps:
+        if isinstance(step, Loop):
+            yield from _must_have_elements(step.body)
+        elif isinstance(step, Kernel):
+            yield from (
+                (node, step)
+                for node, place in step.reduced.items()
+                if node.op in (reduce.max, reduce.min) and place.buffer in read
+            )
+
+
+def _check_filled(filled: list[tuple[Node, Kernel]], env: dict[Atom, int]) -> None:
+    for node, kernel in filled:
+        elements = evaluate(num_elements(kernel.domain), env)
+        if elements == 0 and evaluate(num_elements(node.shape), env) != 0:
+            error = ShapeError("no elements along the axes, and nothing has no largest or smallest")
+            raise explain(node.op.name, error, node.inputs, node.origin)
 
 
 def _view(array: Any, place: Any, env: dict[Atom, int]) -> Any:

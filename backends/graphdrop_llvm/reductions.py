@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,51 @@ def horizontal(one: Lanes, node: Node, dtype: np.dtype[Any], width: int, total: 
     name = "max" if node.op is reduce.max else "min"
     word = f"f{name}imum" if floats else ("s" if node.dtype.kind == "i" else "u") + name
     return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))
+
+
+def join_function(node: Node, needs: dict[str, str | None]) -> str:
+    """The function name(results, parts, number of results, number of parts) that joins the parts of
+    a reduction in their order, as many for each result.
+    """
+    dtype = wide(node)
+    kind, held = scalar_type(dtype), scalar_type(node.dtype)
+    name = f"gd_join_{node.op.name}_{node.dtype.name}"
+    if name not in needs:
+        one = Lanes(1, needs, itertools.count())
+        total = combine(one, node, dtype, "%so.far", "%part")
+        out = total if held == kind else "%narrow"
+        narrow = "" if held == kind else f"  %narrow = fptrunc {kind} %so.far to {held}\n"
+        body = "\n".join(one.lines)
+        needs[name] = f"""define internal void @{name}(ptr %r, ptr %p, i64 %n, i64 %all) {{
+entry:
+  %some = call i64 @llvm.smax.i64(i64 %n, i64 1)
+  %each = udiv i64 %all, %some
+  br label %results
+results:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %end ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %begin, label %done
+begin:
+  %first = mul i64 %i, %each
+  br label %parts
+parts:
+  %j = phi i64 [ 0, %begin ], [ %j.next, %add ]
+  %so.far = phi {kind} [ {literal(dtype, identity(node))}, %begin ], [ {total}, %add ]
+  %left = icmp slt i64 %j, %each
+  br i1 %left, label %add, label %end
+add:
+  %at = add i64 %first, %j
+  %a = getelementptr {kind}, ptr %p, i64 %at
+  %part = load {kind}, ptr %a
+{body}
+  %j.next = add i64 %j, 1
+  br label %parts
+end:
+{narrow}  %o = getelementptr {held}, ptr %r, i64 %i
+  store {held} {"%so.far" if held == kind else out}, ptr %o
+  %i.next = add i64 %i, 1
+  br label %results
+done:
+  ret void
+}}"""
+    return name

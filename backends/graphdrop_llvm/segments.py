@@ -7,6 +7,7 @@ where the step's operands and results are.
 
 from __future__ import annotations
 
+from graphdrop.graph import Node
 from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program
 from graphdrop.types import Size, num_elements
 
@@ -14,7 +15,7 @@ from . import products
 from .kernel import Printer
 from .lanes import literal, memory_type, scalar_type
 from .module import Code, Module
-from .reductions import identity
+from .reductions import identity, join_function, wide
 
 
 def table_size(program: Program) -> int:
@@ -59,12 +60,15 @@ class Segments:
             self._call(name, products.units(step))
         else:
             printer = Printer(step, name, self.module)
-            self._starts(name, step)
             self.module.functions.append(printer.print())
+            parts = [self._parts(name, printer, node) for node in printer.partial]
+            self._starts(name, step, printer.partial)
             if printer.divisible and (least := printer.least_to_share) is not None:
                 self._shared_call(name, printer.units, least, step)
             else:
                 self._call(name, printer.units)
+            for join in parts:
+                self._calls += join
 
     # ---- calls
     def _size(self, tag: str, size: Size) -> str:
@@ -99,9 +103,33 @@ class Segments:
             f"{name}.after:",
         ]
 
-    def _starts(self, name: str, kernel: Kernel) -> None:
+    def _parts(self, name: str, printer: Printer, node: Node) -> list[str]:
+        """Puts memory for a reduction's parts in its place; returns what joins and frees them."""
+        place, _ = printer.reduced[node]
+        dtype, tag = wide(node), f"{name}.p{len(self._calls)}"
+        units = self._size(f"{tag}.u", printer.units)
+        results = self._size(f"{tag}.n", place.buffer.elements)
+        for known in ("declare ptr @malloc(i64)", "declare void @free(ptr)"):
+            self.module.needs[known] = None
+        join = join_function(node, self.module.needs)
+        self._calls += [
+            f"  %{tag}.bytes = mul i64 {units}, {dtype.itemsize}",
+            f"  %{tag} = call ptr @malloc(i64 %{tag}.bytes)",
+            f"  %{tag}.at = getelementptr ptr, ptr %t, i64 {place.buffer.number}",
+            f"  %{tag}.real = load ptr, ptr %{tag}.at",
+            f"  store ptr %{tag}, ptr %{tag}.at",
+        ]
+        return [
+            f"  store ptr %{tag}.real, ptr %{tag}.at",
+            f"  call void @{join}(ptr %{tag}.real, ptr %{tag}, i64 {results}, i64 {units})",
+            f"  call void @free(ptr %{tag})",
+        ]
+
+    def _starts(self, name: str, kernel: Kernel, partial: list[Node]) -> None:
         """Results of reductions start with what changes nothing."""
         for k, (node, place) in enumerate(kernel.reduced.items()):
+            if node in partial:
+                continue
             tag = f"{name}.r{k}"
             count = self._size(tag, place.buffer.elements)
             kind = scalar_type(node.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DTypeError, ShapeError
 from ..graph import Node
 from ..op import Op, as_node, op, promoted
-from ..types import Shape, TensorType, unify
+from ..types import Shape, Size, TensorType, unify
 from .create import ones_like
 from .elementwise import cast, elementwise, float_of, neg, not_equal, sigmoid, where
 from .reduce import sum
@@ -35,6 +35,17 @@ def _check(logits: TensorType, labels: TensorType) -> Shape:
         raise ShapeError(f"needs one label for each row of the logits, got {logits} and {labels}")
     rows = zip(logits.shape[:-1], labels.shape, strict=True)
     return tuple(unify(a, b, "the numbers of rows and of labels") for a, b in rows)
+
+
+@op(view=True)
+def checked_labels(labels: TensorType, *, classes: Size, ignore: int | None) -> TensorType:
+    """The labels themselves, once each is found to be one of the classes or `ignore`."""
+    return labels
+
+
+@checked_labels.vjp
+def _(g: Node, y: Node, labels: Node, **params: Any) -> Sequence[Node | None]:
+    return (None,)
 
 
 @op

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..backend import Graph
 from ..graph import Node, toposort
@@ -19,20 +19,28 @@ from .fuse import ALONE, LEAF, LOOP, REDUCE, VIEW, groups_of
 from .program import Buffer, Kernel, Loop, Outside, Place, Product, Program, Step, contiguous
 from .views import is_view, part_of, stretched, view_of
 
+LONGEST_ROW = 1 << 16  # elements, of rows that a kernel walks several times
 
-def schedule(graph: Graph, prints: Callable[[Node], str | None]) -> Program:
+
+def schedule(
+    graph: Graph,
+    prints: Callable[[Node], str | None],
+    lower: Callable[[Sequence[Node]], Sequence[Node]],
+) -> Program:
     """The program of a graph.
 
     prints  what a backend makes of a node: "loop" (one element after the other), "reduce",
             "product", or None if it cannot print it
+    lower   what it rewrites first, in the bodies of loops too
     """
-    return _Builder(graph, prints).build()
+    return _Builder(replace(graph, outputs=tuple(lower(graph.outputs))), prints, lower).build()
 
 
 @dataclass
 class _Builder:
     graph: Graph
     prints: Callable[[Node], str | None]
+    lower: Callable[[Sequence[Node]], Sequence[Node]]
     places: dict[Node, Place] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     kinds: dict[Node, str] = field(default_factory=dict)
@@ -51,7 +59,7 @@ class _Builder:
             if node.op is _set_subtensor and not _has_values(node):
                 self.after[node.inputs[0]] = node
         self.users.update(self.graph.outputs)
-        groups = groups_of(order, self.kinds.__getitem__, self.sources.__getitem__)
+        groups = groups_of(order, self.kinds.__getitem__, self.sources.__getitem__, self._spreads)
         needed = self._needed(groups)
         wanted = self._own_outputs(needed)
         for group in groups:
@@ -97,6 +105,27 @@ class _Builder:
             return
         self.places[node] = found
         self.sources[node], self.kinds[node] = source, VIEW
+
+    def _spreads(self, operand: Node, root: Node) -> bool:
+        """Whether an operand is a reduction along its domain's rows, the same for all of a row.
+
+        A row is read several times then, so it should fit into a cache.
+        """
+        domain, axes = root.inputs[0].shape, root.params["axis"]
+        if len(domain) < 2 or tuple(axes) != (len(domain) - 1,) or domain[-1] == 1:
+            return False
+        if isinstance(domain[-1], int) and domain[-1] > LONGEST_ROW:
+            return False
+        place = self.places.get(operand)
+        if operand is root:
+            place = Place(Buffer(-1, "scratch", root), root.shape, contiguous(root.shape))
+        if place is None or len(place.shape) > len(domain) or place.offset != 0:
+            return False
+        kept = kept_shape(domain, axes, True)
+        if any(s != 1 and s != d for s, d in zip(place.shape[::-1], domain[::-1], strict=False)):
+            return False
+        own = Place(place.buffer, kept, contiguous(kept))
+        return stretched(place, domain) == stretched(own, domain)
 
     # ---- what is kept
     def _needed(self, groups: list[list[Node]]) -> set[Node]:
@@ -156,11 +185,15 @@ class _Builder:
         first = group[0]
         domain = first.inputs[0].shape if self.kinds[first] == REDUCE else first.shape
         reads: dict[Node, Place] = {}
+        rows: dict[Node, Node] = {}
         writes: dict[Node, Place] = {}
         reduced: dict[Node, Place] = {}
         for node in group:
             for operand in node.dependencies:
-                if operand not in inside:
+                root = self.sources[operand]
+                if root in inside and self.kinds[root] == REDUCE:
+                    rows[operand] = root
+                elif operand not in inside:
                     reads[operand] = _along(self._place(operand), domain)
             if "key" in node.op.operand_names:
                 # two numbers that are the same for all elements
@@ -177,7 +210,7 @@ class _Builder:
                 reduced[node] = _along(kept, domain)
             elif node in needed:
                 writes[node] = self._result(node, wanted)
-        return Kernel(domain, tuple(group), reads, writes, reduced)
+        return Kernel(domain, tuple(group), reads, writes, reduced, rows)
 
     def _put(self, node: Node, wanted: dict[Node, int]) -> None:
         """A part of an array replaced: in its copy, or in itself if nobody else reads it."""
@@ -203,7 +236,7 @@ class _Builder:
         body = node.params["body"]
         outputs = tuple(body.outputs[i] for i in (*range(count), *used))
         inner = Graph(tuple(body.inputs), outputs, self.graph.atoms)
-        program = schedule(inner, self.prints)
+        program = schedule(inner, self.prints, self.lower)
         if not program.is_printed:
             return None
         given = [self._plain(n, i in range(count, count + rows)) for i, n in enumerate(node.inputs)]

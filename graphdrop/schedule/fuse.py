@@ -13,6 +13,7 @@ from ..graph import Node
 from ..types import Shape
 
 LOOP, REDUCE, VIEW, LEAF, ALONE = "loop", "reduce", "view", "leaf", "alone"
+WINDOW = 2048  # elements of a row whose bits a kernel keeps at once
 MOST_NODES = 256  # in one kernel; more would not fit into registers anyway
 
 
@@ -21,12 +22,14 @@ class Groups:
 
     kind    what a node is: LOOP, REDUCE, VIEW, LEAF, or ALONE for a step of its own
     source  the node whose memory a view is of
+    spreads whether an operand is a reduction that is the same for all of a row
     """
 
     def __init__(
-        self, order: Sequence[Node], kind: Callable[[Node], str], source: Callable[[Node], Node]
-    ) -> None:
-        self.kind, self.source = kind, source
+        self, order: Sequence[Node], kind: Callable[[Node], str],
+        source: Callable[[Node], Node], spreads: Callable[[Node, Node], bool],
+    ) -> None:  # fmt: skip
+        self.kind, self.source, self.spreads = kind, source, spreads
         self.number: dict[Node, int] = {}
         self.members: dict[int, list[Node]] = {}
         self.domain: dict[int, Shape | None] = {}
@@ -71,7 +74,19 @@ class Groups:
         group = self._root(group)
         if self.domain[group] != domain or len(self.members[group]) >= MOST_NODES:
             return False
-        return self._reads_elements(node, group)
+        return self._reads_elements(node, group) and self._window_suffices(node, group)
+
+    def _window_suffices(self, node: Node, group: int) -> bool:
+        """Whether a draw may join a group that may walk its rows several times."""
+        if "key" not in node.op.operand_names:
+            return True
+        size = node.shape[-1] if node.ndim else 1
+        if isinstance(size, int) and size <= WINDOW:
+            return True
+        return not any(
+            self.kind(self.source(d)) == REDUCE and self.source(d) in self.members[group]
+            for n in self.members[group] for d in n.dependencies
+        )  # fmt: skip
 
     def _reads_elements(self, node: Node, group: int) -> bool:
         """Whether all that a node reads of a group is the element at hand: no view of others, and
@@ -82,9 +97,19 @@ class Groups:
             root = self.source(operand)
             inside = root in self.number and self._root(self.number[root]) == group
             plain = operand is root and self.kind(root) == LOOP and operand not in scalars
-            if inside and not plain:
+            if inside and not plain and not self._same_in_row(node, operand, group):
                 return False
         return True
+
+    def _same_in_row(self, node: Node, operand: Node, group: int) -> bool:
+        """Whether an operand is a reduction of the group that its rows may be walked again for."""
+        root = self.source(operand)
+        if (self.kind(node), self.kind(root)) != (LOOP, REDUCE) or not self.spreads(operand, root):
+            return False
+        # the bits of draws are kept for a window only
+        size = root.inputs[0].shape[-1]
+        drawing = any("key" in n.op.operand_names for n in (node, *self.members[group]))
+        return not drawing or (isinstance(size, int) and size <= WINDOW)
 
     def _merge(self, a: int, b: int) -> None:
         """Make one group of two, unless a third one stands between them."""
@@ -95,7 +120,11 @@ class Groups:
         ):
             return
         both = ((a, b), (b, a))
-        if not all(self._reads_elements(n, y) for x, y in both for n in self.members[x]):
+        if not all(
+            self._reads_elements(n, y) and self._window_suffices(n, y)
+            for x, y in both
+            for n in self.members[x]
+        ):
             return
         self.members[a] += self.members.pop(b)
         self._needs[a] = (self._needs[a] | self._needs.pop(b)) - {a, b}
@@ -155,7 +184,8 @@ def _scalars(node: Node) -> tuple[Node, ...]:
 
 
 def groups_of(
-    order: Iterable[Node], kind: Callable[[Node], str], source: Callable[[Node], Node]
-) -> list[list[Node]]:
+    order: Iterable[Node], kind: Callable[[Node], str], source: Callable[[Node], Node],
+    spreads: Callable[[Node, Node], bool],
+) -> list[list[Node]]:  # fmt: skip
     """The steps' nodes in order; see `Groups`."""
-    return Groups(list(order), kind, source).ordered()
+    return Groups(list(order), kind, source, spreads).ordered()

@@ -82,6 +82,8 @@ class Kernel:
     reads    values from memory, placed along the domain's axes (stride 0 where they broadcast)
     writes   what of the nodes is kept, placed likewise; a copy writes what it reads
     reduced  results of reductions, with stride 0 along the reduced axes
+    rows     operands that are a reduction of this very kernel, spread over its row: what needs them
+             is computed when the row has been walked once
     """
 
     domain: Shape
@@ -89,6 +91,7 @@ class Kernel:
     reads: dict[Node, Place]
     writes: dict[Node, Place]
     reduced: dict[Node, Place]
+    rows: dict[Node, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,6 +97,11 @@ CASES: list[Case] = [
         covers=["sigmoid_cross_entropy"], torch=torch_sigmoid_cross_entropy,
     ),
     Case(
+        "checked_labels", lambda t: losses.checked_labels(t, classes=5, ignore=-1), lambda t: t,
+        [lambda rng, dtype: [rng.integers(-1, 5, (3, 4)).astype(dtype)]],
+        ("int64",), covers=["checked_labels"], wrt=(),
+    ),
+    Case(
         "softmax_cross_entropy", losses.softmax_cross_entropy, cross_entropy, row_samples(),
         covers=["softmax_cross_entropy", "softmax_cross_entropy_grad"],
         torch=torch_cross_entropy(), ulp=CANCELS,

@@ -37,6 +37,14 @@ def softmax_cross_entropy_grad(
     return p.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
+def checked_labels(labels: Array, *, classes: int, ignore: int | None) -> Array:
+    ids = labels if ignore is None else labels[labels != ignore]
+    if ids.size and not (ids.min() >= 0 and ids.max() < classes):
+        wrong = ids[(ids < 0) | (ids >= classes)][0]
+        raise OutOfRangeError(f"the label {wrong} is not one of {classes} classes")
+    return labels
+
+
 def _rows(logits: Array, labels: Array, ignore: int | None) -> tuple[Array, Array, Array]:
     """Logits as a matrix, a class for every row, and which rows are ignored (class 0 there).
 
@@ -47,14 +55,13 @@ def _rows(logits: Array, labels: Array, ignore: int | None) -> tuple[Array, Arra
     ignored = ids == ignore if ignore is not None else np.zeros(0, np.intp)
     if ignore is not None:
         ids = np.where(ignored, 0, ids)
-    if ids.size and not (ids.min() >= 0 and ids.max() < classes):
-        wrong = ids[(ids < 0) | (ids >= classes)][0]
-        raise OutOfRangeError(f"the label {wrong} is not one of {classes} classes")
+    checked_labels(ids, classes=classes, ignore=None)
     wide = logits.astype(np.result_type(logits, np.float32), copy=False)
     return wide.reshape(ids.size, classes), ids, ignored
 
 
 RULES: Table = {
+    ops.checked_labels: checked_labels,
     ops.sigmoid_cross_entropy: sigmoid_cross_entropy,
     ops.softmax_cross_entropy: softmax_cross_entropy,
     ops.softmax_cross_entropy_grad: softmax_cross_entropy_grad,
