@@ -40,9 +40,13 @@ class Executable(Protocol):
         """The outputs for the inputs' arrays and the atoms' values."""
 
     def observe(
-        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None]
+        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[..., None]
     ) -> list[Any]:
-        """As `run`, calling `seen(node, value, seconds)` after every step; for the profiler."""
+        """As `run`, calling `seen(node, value, seconds, what)` after every step; for the profiler.
+
+        value  what was made, or something with its `nbytes`
+        what   the step in a few words, where the operation's name is not enough
+        """
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def function(
     backend          "numpy", "llvm", "cupy" or "auto"
     on_unused_input  "raise", "warn" or "ignore"
     optimize         whether rewrites run; results agree either way
-    check_nan        stop at the first NaN or infinity, naming the line that made it; slow
+    check_nan        stop at the first NaN or infinity, naming the line that made it; slow, and on
+                     the numpy backend if `backend` is "auto"
     """
     if on_unused_input not in ("raise", "warn", "ignore"):
         raise ArgumentError(
@@ -110,7 +111,8 @@ class Function:
 
         self.updated = [old for old, _ in update_pairs]
         self.updated_order = sorted(self.updated, key=lambda s: s.serial)
-        chosen = get_backend(backend)
+        # values inside fused kernels are never in memory: the oracle is asked where a NaN begins
+        chosen = get_backend("numpy" if check_nan and backend == "auto" else backend)
         self.backend = chosen.name
         self.draws = find_draws(user_graph)
         self._drawing = stream_flags(self.draws)
@@ -231,12 +233,13 @@ class Function:
         """
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
         keys = [np.array([s.seed, s.calls], np.uint64) for s in self.streams]
-        rows: list[tuple[Node, int, float]] = []
+        rows: list[tuple[Node, str, int, float]] = []
+
+        def seen(node: Node, value: Any, seconds: float, what: str = "") -> None:
+            rows.append((node, what or node.op.name, getattr(value, "nbytes", 0), seconds))
+
         with leases.reading(self.shared) as values:
-            self.executable.observe(
-                arrays + values + keys, sizes,
-                lambda n, v, t: rows.append((n, getattr(v, "nbytes", 0), t)),
-            )  # fmt: skip
+            self.executable.observe(arrays + values + keys, sizes, seen)
         return Profile(rows)
 
     def __reduce__(self) -> Any:
@@ -253,11 +256,11 @@ class Function:
 class Profile:
     """Seconds per step of one call, slowest first when printed."""
 
-    def __init__(self, rows: list[tuple[Node, int, float]]) -> None:
+    def __init__(self, rows: list[tuple[Node, str, int, float]]) -> None:
         self.rows = [
-            {"op": n.op.name, "type": str(n.type), "seconds": t, "bytes": b,
+            {"op": what, "type": str(n.type), "seconds": t, "bytes": b,
              "origin": format_origin(n.origin)}
-            for n, b, t in rows
+            for n, what, b, t in rows
         ]  # fmt: skip
 
     @property
@@ -265,15 +268,17 @@ class Profile:
         return float(sum(r["seconds"] for r in self.rows))  # type: ignore[misc]
 
     def __str__(self) -> str:
-        lines = [f"{'microseconds':>12} {'share':>6}  operation"]
+        lines = [f"{'microseconds':>12} {'share':>6} {'GB/s':>7}  operation"]
         total = self.seconds or 1.0
         for r in sorted(self.rows, key=lambda r: -r["seconds"]):  # type: ignore[operator]
             t = float(r["seconds"])  # type: ignore[arg-type]
-            lines.append(f"{t * 1e6:12.1f} {t / total:6.1%}  {r['op']} {r['type']}  {r['origin']}")
+            speed = float(r["bytes"]) / (t or 1.0) / 1e9  # type: ignore[arg-type]
+            what = f"{r['op']} {r['type']}  {r['origin']}"
+            lines.append(f"{t * 1e6:12.1f} {t / total:6.1%} {speed:7.1f}  {what}")
         return "\n".join(lines)
 
 
-def _raise_on_nan(node: Node, value: Any, seconds: float) -> None:
+def _raise_on_nan(node: Node, value: Any, seconds: float, what: str = "") -> None:
     if getattr(value, "dtype", None) is None or value.dtype.kind != "f":
         return
     if not np.isfinite(value).all():

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
+
+from . import cache as disk
 
 
 @cache
@@ -19,13 +22,30 @@ def _host() -> tuple[Any, str, str]:
 def target_machine() -> Any:
     """A new one: an engine owns its machine and frees it."""
     target, cpu, features = _host()
-    return target.create_target_machine(cpu=cpu, features=features, opt=2)
+    return target.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", jit=True)
 
 
 def compile_module(text: str, symbols: dict[str, int]) -> Any:
-    """An engine with the machine code of a module; keep it as long as its functions are called."""
+    """An engine with the machine code of a module; keep it as long as its functions are called.
+
+    symbols  addresses of functions that the text declares, besides those of the C library
+    """
     for name, address in symbols.items():
         llvm.add_symbol(name, address)
+    version = ".".join(map(str, llvm.llvm_version_info))
+    target, cpu, features = _host()
+    name = disk.key(text, llvmlite.__version__, version, target.triple, cpu, features)
+    code = disk.load(name)
+    if code is None:
+        code = object_code(text)
+        disk.keep(name, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine
+
+
+def _optimized(text: str) -> tuple[Any, Any]:
     machine = target_machine()
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
@@ -35,6 +55,18 @@ def compile_module(text: str, symbols: dict[str, int]) -> Any:
     tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return engine
+    return module, machine
+
+
+def object_code(text: str) -> bytes:
+    """The machine code of a module as an object file."""
+    module, machine = _optimized(text)
+    found: bytes = machine.emit_object(module)
+    return found
+
+
+def assembly(text: str) -> str:
+    """The machine code of a module as assembly text."""
+    module, machine = _optimized(text)
+    found: str = machine.emit_assembly(module)
+    return found

@@ -27,8 +27,11 @@ from graphdrop.schedule import (
     Outside,
     Place,
     Program,
+    Step,
     layout,
+    moved,
     schedule,
+    title,
     touched,
 )
 from graphdrop.schedule.memory import ALIGN
@@ -36,7 +39,7 @@ from graphdrop.substitute import map_sizes, slot, substitute
 from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value_dim
 
 from . import products
-from .engine import compile_module
+from .engine import assembly, compile_module
 from .entry import TAKE, knows_layout, take_in_python
 from .lower import lower
 from .module import Module
@@ -68,6 +71,21 @@ def prints(node: Node) -> str | None:
 
 
 @dataclass
+class _Native:
+    """Printed steps that run in one call; `step` is the only one where they are told apart."""
+
+    entry: Callable[[Any, Any], None]
+    step: Step | None
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """What the profiler is told of a kernel, whose values it cannot see."""
+
+    nbytes: int
+
+
+@dataclass
 class _Foreign:
     """A step of the numpy backend."""
 
@@ -76,13 +94,16 @@ class _Foreign:
 
 
 class LlvmProgram:
-    """An executable graph; see `graphdrop.backend.Executable`."""
+    """An executable graph; see `graphdrop.backend.Executable`.
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    split  whether every step runs in a call of its own, for the profiler
+    """
+
+    def __init__(self, graph: Graph, *, split: bool = False) -> None:
+        self.graph, self.split = graph, split
         self.program = schedule(graph, prints, lower)
         self.module = Module()
-        printed = Segments(self.program, self.module)
+        printed = Segments(self.program, self.module, split=split)
         self.module.functions.append(TAKE)
         self.text = self.module.text()
         symbols = {r: products.address(r) for r in products.ROUTINES.values()}
@@ -93,10 +114,19 @@ class LlvmProgram:
         self.order = {number: i for i, number in enumerate(slots)}
         self.slots = np.array(slots, np.int64)
         self._take = self._taker(len(slots))
-        self.parts = [self._part(part) for part in printed.parts]
+        self.parts = [self._part(part, printed.steps) for part in printed.parts]
+        self._observed: LlvmProgram | None = None
         self.constants = _constants(self.program)
         self.filled = list(_must_have_elements(self.program))
         self._plans: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
+
+    def source(self) -> str:
+        """The program as LLVM's intermediate representation."""
+        return self.text
+
+    def assembly(self) -> str:
+        """The program as this machine's assembly."""
+        return assembly(self.text)
 
     def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
         if not knows_layout():
@@ -111,11 +141,10 @@ class LlvmProgram:
 
         return take
 
-    def _part(self, part: str | Outside) -> Callable[[Any, Any], None] | _Foreign:
+    def _part(self, part: str | Outside, steps: dict[str, Step]) -> _Native | _Foreign:
         if isinstance(part, Outside):
             return _Foreign(part, _foreign(part, self.program.atoms))
-        entry: Callable[[Any, Any], None] = _ENTRY(self.engine.get_function_address(part))
-        return entry
+        return _Native(_ENTRY(self.engine.get_function_address(part)), steps.get(part))
 
     # ---- running
     def _plan(self, sizes: tuple[int, ...]) -> _Plan:
@@ -130,9 +159,14 @@ class LlvmProgram:
         return self._run(arrays, sizes, None)
 
     def observe(
-        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None]
+        self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[..., None]
     ) -> list[Any]:
-        return self._run(arrays, sizes, seen)
+        """As `run`, step by step: the program is compiled once more, with its steps apart."""
+        if self.split:
+            return self._run(arrays, sizes, seen)
+        if self._observed is None:
+            self._observed = type(self)(self.graph, split=True)
+        return self._observed.observe(arrays, sizes, seen)
 
     def _run(self, arrays: list[Any], sizes: tuple[int, ...], seen: Any) -> list[Any]:
         plan = self._plan(sizes)
@@ -146,8 +180,14 @@ class LlvmProgram:
         for part in self.parts:
             if isinstance(part, _Foreign):
                 self._outside(part, frame, plan, made, given, seen)
+            elif seen is None or part.step is None:
+                part.entry(frame.address, plan.address)
             else:
-                part(frame.address, plan.address)
+                start = time.perf_counter()
+                part.entry(frame.address, plan.address)
+                seconds = time.perf_counter() - start
+                node, what = title(part.step)
+                seen(node, _Traffic(evaluate(moved(part.step), plan.env)), seconds, what)
         plan.frames.append(frame)
         found = iter(outputs)
         return [
@@ -168,7 +208,9 @@ class LlvmProgram:
         start = time.perf_counter()
         results = part.executable.run([operands[n] for n, _ in step.operands], plan.sizes)
         if seen is not None:
-            seen(step.node, results[0], time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            what = f"outside: {step.node.op.name}"
+            seen(step.node, results[0] if results else None, seconds, what)
         wanted = [b for b in step.results if b is not None]
         for buffer, result in zip(wanted, results, strict=True):
             array = made[buffer.number] = np.ascontiguousarray(result).reshape(np.shape(result))
@@ -202,14 +244,16 @@ class LlvmProgram:
 class LlvmBody(LlvmProgram):
     """The body of a loop or a branch, which the numpy backend's loop runs step by step."""
 
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph)
+    def __init__(self, graph: Graph, *, split: bool = False) -> None:
+        super().__init__(graph, split=split)
         self.aliased = [False] * len(graph.outputs)  # what a step gives is its own
 
     def runner(
-        self, sizes: tuple[int, ...], seen: Callable[[Node, Any, float], None] | None = None
+        self, sizes: tuple[int, ...], seen: Callable[..., None] | None = None
     ) -> Callable[[list[Any]], list[Any]]:
-        return lambda arrays: self._run(arrays, sizes, seen)
+        if seen is not None:
+            return lambda arrays: self.observe(arrays, sizes, seen)
+        return lambda arrays: self._run(arrays, sizes, None)
 
     def explained(self, error: GraphdropError) -> GraphdropError:
         return error  # steps outside explain their own

@@ -8,7 +8,7 @@ where the step's operands and results are.
 from __future__ import annotations
 
 from graphdrop.graph import Node
-from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program
+from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, Step
 from graphdrop.types import Size, num_elements
 
 from . import products
@@ -26,27 +26,35 @@ def table_size(program: Program) -> int:
 class Segments:
     """Prints a program into a module.
 
+    split  whether every step is a function of its own, for the profiler
     parts  names of functions, and the steps outside between them, in order
+    steps  name of a function -> the last step in it
     """
 
-    def __init__(self, program: Program, module: Module, name: str = "p") -> None:
+    def __init__(
+        self, program: Program, module: Module, name: str = "p", split: bool = False
+    ) -> None:
         self.program, self.module, self.name = program, module, name
         self.parts: list[str | Outside] = []
+        self.steps: dict[str, Step] = {}
         self._free = len(program.buffers)  # the table's next place for a body
         self._calls: list[str] = []
         for number, step in enumerate(program.steps):
             self._step(f"{name}.{number}", step)
-        self._close()
+            if split and not isinstance(step, Outside):
+                self._close()
+                self.steps[str(self.parts[-1])] = step
+        if self._calls or not self.parts:
+            self._close()
 
     def _close(self) -> None:
         """What has been collected as one function."""
-        if self._calls or not self.parts:
-            name = f"{self.name}.segment{len(self.parts)}"
-            self.parts.append(name)
-            body = "\n".join(self._calls)
-            head = f"define void @{name}(ptr %t, ptr %s) {{\nentry:"
-            self.module.functions.append(f"{head}\n{body}\n  ret void\n}}")
-            self._calls.clear()
+        name = f"{self.name}.segment{len(self.parts)}"
+        self.parts.append(name)
+        body = "\n".join(self._calls)
+        head = f"define void @{name}(ptr %t, ptr %s) {{\nentry:"
+        self.module.functions.append(f"{head}\n{body}\n  ret void\n}}")
+        self._calls.clear()
 
     def _step(self, name: str, step: Kernel | Product | Loop | Outside) -> None:
         if isinstance(step, Outside):

@@ -19,7 +19,7 @@ from graphdrop.op import Op, get
 from graphdrop.scan import scan_op
 from graphdrop.types import Atom, evaluate
 
-Observer: TypeAlias = Callable[[Node, Any, float], None]
+Observer: TypeAlias = Callable[..., None]  # see `graphdrop.backend.Executable.observe`
 Runner: TypeAlias = Callable[[list[Any]], list[Any]]
 
 

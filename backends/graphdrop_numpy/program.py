@@ -191,9 +191,9 @@ class NumpyProgram:
             def call(*operands: Any, **out: Any) -> Any:
                 inside: list[float] = []
 
-                def also(inner: Node, value: Any, seconds: float) -> None:
+                def also(inner: Node, value: Any, seconds: float, what: str = "") -> None:
                     inside.append(seconds)
-                    seen(inner, value, seconds)
+                    seen(inner, value, seconds, what)
 
                 if node in self.parts:
                     out["seen"] = also

@@ -12,10 +12,12 @@ from .program import (
     Program,
     Step,
     contiguous,
+    moved,
+    title,
     touched,
 )
 
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Step",
-    "contiguous", "layout", "schedule", "touched",
+    "contiguous", "layout", "moved", "schedule", "title", "touched",
 ]  # fmt: skip

@@ -193,6 +193,25 @@ def touched(step: Step) -> Iterator[tuple[Buffer, bool]]:
         yield from ((b, True) for b in step.results if b is not None)
 
 
+def moved(step: Step) -> Size:
+    """Bytes that a step reads and writes if each element is met once."""
+    total: Size = 0
+    for buffer, _ in touched(step):
+        total = total + buffer.elements * buffer.dtype.itemsize
+    return total
+
+
+def title(step: Step) -> tuple[Node, str]:
+    """A step in a few words, and the node to whose line of the user it belongs."""
+    if isinstance(step, Kernel):
+        ends = [*step.writes, *step.reduced]
+        names = " ".join(dict.fromkeys(n.op.name for n in step.nodes)) or "copy"
+        return ends[-1], f"kernel: {names}"
+    if isinstance(step, Loop):
+        return step.node, f"loop: {len(step.body.steps)} steps"
+    return step.node, "library: matmul" if isinstance(step, Product) else step.node.op.name
+
+
 def _lines(number: int, step: Step) -> Iterator[str]:
     yield _line(number, step)
     if isinstance(step, Loop):
