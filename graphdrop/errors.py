@@ -56,6 +56,10 @@ class RewriteError(GraphdropError, RuntimeError):
     """A rewrite rule broke its contract: it made another type, or rules do not end."""
 
 
+class ScheduleError(GraphdropError, RuntimeError):
+    """A program breaks the rules of programs: a mistake of graphdrop's own."""
+
+
 class NanError(GraphdropError, ArithmeticError):
     """The NaN detector found a NaN or an infinity."""
 

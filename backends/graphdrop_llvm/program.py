@@ -28,6 +28,7 @@ from graphdrop.schedule import (
     Place,
     Program,
     Step,
+    check_layout,
     layout,
     moved,
     schedule,
@@ -307,6 +308,7 @@ class _Plan:
         self.table = np.array(known or [0], np.int64)
         self.address = self.table.ctypes.data
         self.layout = layout(program.program, self.env)
+        check_layout(program.program, self.layout, self.env)
         self.outputs = [
             Results(tuple(max(evaluate(s, self.env), 0) for s in b.node.shape), b.dtype)
             for b in program.program.outputs if b.role == "output"

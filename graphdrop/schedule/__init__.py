@@ -1,6 +1,7 @@
 """Graph -> Program: fusion, views, buffers.  Backends print Programs; the core prints no code."""
 
 from .build import schedule
+from .check import check, check_layout
 from .memory import Layout, layout
 from .program import (
     Buffer,
@@ -19,5 +20,5 @@ from .program import (
 
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Step",
-    "contiguous", "layout", "moved", "schedule", "title", "touched",
+    "check", "check_layout", "contiguous", "layout", "moved", "schedule", "title", "touched",
 ]  # fmt: skip

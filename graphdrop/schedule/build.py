@@ -15,6 +15,7 @@ from ..ops.reduce import kept_shape
 from ..replay import operand as operand_of
 from ..scan import scan_op
 from ..types import Shape, Size, TupleType, atoms_of
+from .check import check
 from .fuse import ALONE, LEAF, LOOP, REDUCE, VIEW, groups_of
 from .program import Buffer, Kernel, Loop, Outside, Place, Product, Program, Step, contiguous
 from .views import is_view, part_of, stretched, view_of
@@ -65,9 +66,11 @@ class _Builder:
         for group in groups:
             self._step(group, needed, wanted)
         outputs = tuple(self._output(n, i, wanted) for i, n in enumerate(self.graph.outputs))
-        return Program(
+        program = Program(
             inputs, outputs, tuple(self.buffers), tuple(self.steps), self.graph.atoms, self.places
         )
+        check(program)
+        return program
 
     # ---- what nodes are
     def _buffer(self, role: str, node: Node) -> Place:

@@ -1,0 +1,110 @@
+"""What must hold of every program, whoever made it: checked each time before one is printed.
+
+A violation is a mistake of graphdrop's, so the message is for its developers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+
+from ..errors import ScheduleError
+from ..graph import Node
+from ..ops.index import _set_subtensor
+from ..types import Atom, evaluate
+from .memory import Layout, lifetimes
+from .program import Buffer, Kernel, Loop, Place, Product, Program, Step, touched
+
+
+def check(program: Program) -> None:
+    """Buffers are written before they are read, once, and with what belongs there; draws are those
+    of the graph, each under its own node.
+    """
+    ready = {b for b in program.buffers if b.role in ("input", "constant")}
+    for number, step in enumerate(program.steps):
+        reads = {b for b, writes in touched(step) if not writes}
+        written = {b for b, writes in touched(step) if writes}
+        if early := reads - ready:
+            raise ScheduleError(f"step {number} reads {early} before any step wrote to it")
+        if both := reads & written:
+            raise ScheduleError(f"step {number} reads and writes {both}")
+        for buffer in written & ready:
+            # an array may be changed in parts once it is there
+            if buffer.node.op is not _set_subtensor:
+                raise ScheduleError(f"step {number} writes to {buffer!r}, which is in use")
+        ready |= written
+        _check_values(number, step)
+        if isinstance(step, Loop):
+            check(step.body)
+    if missing := set(program.outputs) - ready:
+        raise ScheduleError(f"no step writes to the outputs {missing}")
+
+
+def _check_values(number: int, step: Step) -> None:
+    """Whether what a step computes goes where it belongs."""
+    if isinstance(step, Kernel):
+        for node, place in chain(step.writes.items(), step.reduced.items()):
+            if node in step.nodes and place.buffer.node is not node:
+                raise ScheduleError(f"step {number} writes {node!r} where {place.buffer.node!r} is")
+        known: set[Node] = {*step.reads, *step.rows}
+        for node in step.nodes:
+            if missing := [d for d in node.dependencies if d not in known]:
+                raise ScheduleError(f"step {number} computes {node!r} without {missing}")
+            known.add(node)
+    elif isinstance(step, Product) and step.out.buffer.node is not step.node:
+        raise ScheduleError(f"step {number} writes {step.node!r} elsewhere")
+
+
+def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> None:
+    """For the sizes of a call: no two buffers in use share memory, and every place is inside its
+    buffer.
+    """
+    begins: dict[int, list[Buffer]] = {}
+    spans = lifetimes(program)
+    for buffer, (first, _) in spans.items():
+        begins.setdefault(first, []).append(buffer)
+    live: list[Buffer] = []
+    for number, step in enumerate(program.steps):
+        live = [b for b in live if spans[b][1] >= number]
+        for buffer in begins.get(number, ()):
+            for other in live:
+                if _overlap(buffer, other, memory, env):
+                    raise ScheduleError(f"{buffer!r} and {other!r} share memory at step {number}")
+            live.append(buffer)
+        for place in _places(step):
+            _check_inside(number, place, env)
+    for loop, inner in zip(program.loops, memory.loops, strict=True):
+        check_layout(loop.body, inner, env)
+
+
+def _overlap(a: Buffer, b: Buffer, memory: Layout, env: Mapping[Atom, int]) -> bool:
+    first, second = (memory.offsets[x.number] for x in (a, b))
+    ends = [
+        start + evaluate(x.elements, env) * x.dtype.itemsize
+        for start, x in ((first, a), (second, b))
+    ]
+    return first < ends[1] and second < ends[0]
+
+
+def _places(step: Step) -> list[Place]:
+    if isinstance(step, Kernel):
+        return [*step.reads.values(), *step.writes.values(), *step.reduced.values()]
+    if isinstance(step, Product):
+        return [step.left, step.right, step.out]
+    if isinstance(step, Loop):
+        return [*step.first, *step.sequences, *step.captured]
+    return []
+
+
+def _check_inside(number: int, place: Place, env: Mapping[Atom, int]) -> None:
+    shape = [evaluate(s, env) for s in place.shape]
+    if 0 in shape or "key" in place.buffer.node.op.operand_names:
+        return
+    strides = [evaluate(s, env) for s in place.strides]
+    reach = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    start = evaluate(place.offset, env)
+    low = start + sum(r for r in reach if r < 0)
+    high = start + sum(r for r in reach if r > 0)
+    size = evaluate(place.buffer.elements, env)
+    if low < 0 or high >= size:
+        raise ScheduleError(f"step {number} reaches {low} to {high} of {size} in {place.buffer!r}")
