@@ -68,7 +68,7 @@ class Backend:
 
 
 # what "auto" takes, best first, of those installed
-PREFERENCE = ("numpy", "llvm")
+PREFERENCE = ("llvm", "numpy")
 
 _loaded: dict[str, Backend] = {}
 

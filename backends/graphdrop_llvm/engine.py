@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -9,6 +10,9 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from . import cache as disk
+
+
+_lock = threading.Lock()
 
 
 @cache
@@ -45,16 +49,24 @@ def compile_module(text: str, symbols: dict[str, int]) -> Any:
     return engine
 
 
-def _optimized(text: str) -> tuple[Any, Any]:
+@cache
+def _passes() -> tuple[Any, Any]:
+    """A machine, and what makes passes for it; llvmlite frees neither."""
     machine = target_machine()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, tuning)
+    return machine, builder
+
+
+def _optimized(text: str) -> tuple[Any, Any]:
+    machine, builder = _passes()
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
-    builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    with _lock:
+        builder.getModulePassManager().run(module, builder)
     return module, machine
 
 
