@@ -68,7 +68,7 @@ class Backend:
 
 
 # what "auto" takes, best first, of those installed
-PREFERENCE = ("llvm", "numpy")
+PREFERENCE = ("numpy", "llvm")
 
 _loaded: dict[str, Backend] = {}
 

@@ -11,7 +11,6 @@ import llvmlite.binding as llvm
 
 from . import cache as disk
 
-
 _lock = threading.Lock()
 
 

@@ -10,6 +10,8 @@ from .module import Code, Module
 
 LANES = 128  # 16-bit lanes of the 8 blocks that are drawn at once
 WINDOW = 4096  # elements
+FIELDS = ("seed", "site", "call", "step", "example", "first", "groups", "threshold")
+MASK_DECLARATION = f"declare void @gd_mask(ptr, {', '.join(['i64'] * len(FIELDS))})"
 
 
 class Window:
@@ -34,7 +36,7 @@ class Window:
         self.end = code.once("alloca i64", "window")
         code.entry().append(f"  store i64 0, ptr {self.begin}")
         code.entry().append(f"  store i64 0, ptr {self.end}")
-        module.needs[philox()] = None
+        module.needs[MASK_DECLARATION] = None
 
     def fill(self, flat: str, count: str) -> None:
         """Make the window hold the elements from `flat` on."""
@@ -163,9 +165,8 @@ def philox() -> str:
     bits = emit(f"bitcast <128 x i1> {kept} to i128")
     every16 = "shufflevector <128 x i16> %l1, <128 x i16> poison, <128 x i32> zeroinitializer"
     body = "\n".join(lines)
-    fields = ("seed", "site", "call", "step", "example", "first", "groups", "threshold")
-    given = ", ".join(f"i64 %{word}" for word in fields)
-    return f"""define internal void @gd_mask(ptr %out, {given}) noinline {{
+    given = ", ".join(f"i64 %{field}" for field in FIELDS)
+    return f"""define void @gd_mask(ptr %out, {given}) {{
 entry:
   %small = call i64 @llvm.umin.i64(i64 %threshold, i64 65535)
   %l0 = trunc i64 %small to i16

@@ -41,13 +41,13 @@ from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value
 
 from . import products
 from .engine import assembly, compile_module
-from .entry import TAKE, knows_layout, take_in_python
+from .entry import knows_layout, take_in_python
 from .lower import lower
 from .module import Module
 from .results import Results
+from .runtime import runtime
 from .scalars import PRINTERS
 from .segments import Segments, table_size
-from .workers import pool
 
 PLANS_KEPT = 64  # for the last so many sets of sizes
 _TAKE = ctypes.PYFUNCTYPE(
@@ -105,10 +105,9 @@ class LlvmProgram:
         self.program = schedule(graph, prints, lower)
         self.module = Module()
         printed = Segments(self.program, self.module, split=split)
-        self.module.functions.append(TAKE)
         self.text = self.module.text()
         symbols = {r: products.address(r) for r in products.ROUTINES.values()}
-        symbols["gd_parallel"] = pool().address
+        symbols |= runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]
         slots += [b.number for b in self.program.outputs if b.role == "output"]
@@ -132,8 +131,7 @@ class LlvmProgram:
     def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
         if not knows_layout():
             return take_in_python
-        address = self.engine.get_function_address("gd_take")
-        native = _TAKE(address)
+        native = _TAKE(runtime().take)
         slots, array_type = self.slots.ctypes.data, id(np.ndarray)
 
         def take(arrays: list[Any], frame: _Frame, _: Any) -> int:

@@ -7,18 +7,9 @@ do not depend on who did what, as units touch memory of their own.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-from functools import cache
-
-from graphdrop.threads import follow
-
-from .engine import compile_module
-
 SHARES = 4  # of units, for each thread: the last to finish is then not far behind
 
-_POOL = f"""
+POOL = f"""
 declare i32 @pthread_mutex_init(ptr, ptr)
 declare i32 @pthread_mutex_lock(ptr)
 declare i32 @pthread_mutex_unlock(ptr)
@@ -171,45 +162,3 @@ end:
   ret void
 }}
 """
-
-
-class Pool:
-    """The workers of this process.
-
-    address  of `gd_parallel(kernel, table, sizes, units)`, for what is printed
-    """
-
-    def __init__(self) -> None:
-        self._engine = compile_module(_POOL, {})
-        found = self._engine.get_function_address
-        self.address: int = found("gd_parallel")
-        self._start = ctypes.CFUNCTYPE(None)(found("gd_start"))
-        self._allow = ctypes.CFUNCTYPE(None, ctypes.c_int64)(found("gd_threads"))
-        self._worker = ctypes.CFUNCTYPE(None)(found("gd_worker"))
-        self._workers, self._lock = 0, threading.Lock()
-        self._begin()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)
-
-    def _begin(self) -> None:
-        """A fresh start: only the caller of a fork survives it, and the lock may be held."""
-        self._start()
-        self._workers = 0
-        self._allow(1)  # workers come with the next program
-
-    def allow(self, threads: int) -> None:
-        """Let so many threads share a kernel, the caller included."""
-        with self._lock:
-            while self._workers < threads - 1:
-                self._workers += 1
-                name = f"graphdrop-{self._workers}"
-                threading.Thread(target=self._worker, name=name, daemon=True).start()
-            self._allow(threads)
-
-
-@cache
-def pool() -> Pool:
-    """The one pool, made when the first program is compiled."""
-    found = Pool()
-    follow(found.allow)
-    return found
