@@ -352,7 +352,7 @@ def _definition(b: Lanes, name: str, symbol: str, kind: str, count: int) -> str:
     else:
         result = FUNCTIONS[name](m, *given)
     whole = b.type(kind)
-    head = f"define internal {whole} @{symbol}({', '.join(f'{whole} {g}' for g in given)})"
+    head = f"define internal {whole} @{symbol}({', '.join(f'{whole} {g}' for g in given)}) #0"
     if name in ("sin", "cos"):
         return head + " {\n" + _unless_far(inner, name, kind, result) + "}"
     return "\n".join([head + " {", *inner.lines, f"  ret {whole} {result}", "}"])

@@ -6,6 +6,8 @@ import itertools
 
 from graphdrop.types import Size
 
+INLINED = 64  # calls on vectors in a module
+
 
 class Module:
     """Collects text.
@@ -24,9 +26,12 @@ class Module:
         return self.sizes.setdefault(size, len(self.sizes))
 
     def text(self) -> str:
-        return "\n".join(
-            [*(text or name for name, text in self.needs.items()), "", *self.functions]
-        )
+        needs = [text or name for name, text in self.needs.items()]
+        functions = "\n".join(self.functions)
+        # where they are few, functions on vectors save more by being part of loops than they cost
+        few = functions.count("call <") <= INLINED
+        attributes = f"attributes #0 = {{ {'alwaysinline' if few else 'noinline'} }}"
+        return "\n".join([*needs, "", functions, attributes])
 
 
 class Code:
