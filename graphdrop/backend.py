@@ -39,6 +39,14 @@ class Executable(Protocol):
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         """The outputs for the inputs' arrays and the atoms' values."""
 
+    def shortcut(
+        self, arrays: list[Any], sizes: tuple[int, ...]
+    ) -> Callable[..., list[Any] | None] | None:
+        """A quicker `run` for arguments of the dtypes and shapes of `arrays`, if there is one.
+
+        It takes one argument after the other, checks them itself, and returns None for any others.
+        """
+
     def observe(
         self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[..., None]
     ) -> list[Any]:
@@ -68,7 +76,7 @@ class Backend:
 
 
 # what "auto" takes, best first, of those installed
-PREFERENCE = ("numpy", "llvm")
+PREFERENCE: tuple[str, ...] = ("llvm", "numpy")
 
 _loaded: dict[str, Backend] = {}
 

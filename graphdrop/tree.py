@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 LEAF = object()  # where a value stands in a structure
@@ -33,9 +34,17 @@ def flatten(value: Any) -> tuple[list[Any], Any]:
 
 def unflatten(structure: Any, values: Sequence[Any]) -> Any:
     """The structure of `flatten` with values in place."""
+    return rebuilder(structure)(values)
+
+
+def rebuilder(structure: Any) -> Callable[[Sequence[Any]], Any]:
+    """What puts values in the places of a structure; quick for a single value or a flat list."""
     if structure is LEAF:
-        return values[0]
-    return _fill(structure, iter(values))
+        return itemgetter(0)
+    if type(structure) in (list, tuple) and all(part is LEAF for part in structure):
+        kind: type[Any] = type(structure)
+        return kind
+    return lambda values: _fill(structure, iter(values))
 
 
 def _fill(structure: Any, values: Iterator[Any]) -> Any:

@@ -7,6 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from graphdrop import backend
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend", default="numpy", help="what backend='auto' is: tests ask the oracle first"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    backend.PREFERENCE = (config.getoption("--backend"),)
+
 
 @pytest.fixture(autouse=True)
 def _ctrl_c_interrupts() -> Iterator[None]:

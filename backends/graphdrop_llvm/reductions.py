@@ -12,6 +12,9 @@ from graphdrop.ops import reduce
 
 from .lanes import Lanes, literal, scalar_type
 
+LARGEST = (reduce.max, reduce.row_max)
+PRINTED = (reduce.sum, reduce.min, *LARGEST)
+
 
 def wide(node: Node) -> np.dtype[Any]:
     """What the lanes of a reduction hold: sums of float32 are added up in float64."""
@@ -25,7 +28,7 @@ def identity(node: Node) -> float:
     if node.op is reduce.sum:
         return 0
     info = np.finfo if node.dtype.kind == "f" else np.iinfo
-    if node.op is reduce.max:
+    if node.op in LARGEST:
         return -np.inf if node.dtype.kind == "f" else info(node.dtype).min
     return np.inf if node.dtype.kind == "f" else info(node.dtype).max
 
@@ -35,7 +38,7 @@ def combine(b: Lanes, node: Node, dtype: np.dtype[Any], x: str, y: str) -> str:
     kind = scalar_type(dtype)
     if node.op is reduce.sum:
         return b.binary("fadd" if dtype.kind == "f" else "add", kind, x, y)
-    name = "max" if node.op is reduce.max else "min"
+    name = "max" if node.op in LARGEST else "min"
     if dtype.kind == "f":
         return b.intrinsic(f"{name}imum", kind, x, y)
     return b.intrinsic(("s" if dtype.kind == "i" else "u") + name, kind, x, y)
@@ -55,7 +58,7 @@ def horizontal(one: Lanes, node: Node, dtype: np.dtype[Any], width: int, total: 
         one.needs[f"declare {kind} @{name}({kind}, {whole})"] = None
         # in any order: the lanes are sums of every 16th element already
         return one.emit(f"call reassoc {kind} @{name}({kind} {zero}, {whole} {total})")
-    name = "max" if node.op is reduce.max else "min"
+    name = "max" if node.op in LARGEST else "min"
     word = f"f{name}imum" if floats else ("s" if node.dtype.kind == "i" else "u") + name
     return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))
 

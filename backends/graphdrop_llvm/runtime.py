@@ -10,23 +10,32 @@ from functools import cache
 from graphdrop.threads import follow
 
 from .engine import compile_module
-from .entry import TAKE
+from .entry import TAKE, knows_layout
 from .masks import philox
+from .shortcut import SHORTCUT, new_array
+from .shortcut import symbols as interpreter
 from .workers import POOL
 
 
 class Runtime:
     """Shared native functions of this process.
 
-    symbols  their addresses, for what is printed
-    take     the address of `gd_take`, see `entry`
+    symbols   their addresses, for what is printed
+    take      the address of `gd_take`, see `entry`; None where objects lie otherwise in memory
+    shortcut  the address of `gd_shortcut`, see `shortcut`, or None likewise
     """
 
     def __init__(self) -> None:
-        self._engine = compile_module("\n".join([POOL, philox(), TAKE]), {})
+        known = knows_layout()
+        texts = [POOL, philox(), *([TAKE, SHORTCUT] if known else [])]
+        self._engine = compile_module("\n".join(texts), interpreter() if known else {})
         found = self._engine.get_function_address
         self.symbols: dict[str, int] = {n: found(n) for n in ("gd_parallel", "gd_mask")}
-        self.take: int = found("gd_take")
+        self.take: int | None = found("gd_take") if known else None
+        self.shortcut: int | None = found("gd_shortcut") if known else None
+        if known:
+            place = self._engine.get_global_value_address("gd_new_array")
+            ctypes.c_uint64.from_address(place).value = new_array()
         self._start = ctypes.CFUNCTYPE(None)(found("gd_start"))
         self._allow = ctypes.CFUNCTYPE(None, ctypes.c_int64)(found("gd_threads"))
         self._worker = ctypes.CFUNCTYPE(None)(found("gd_worker"))

@@ -163,6 +163,9 @@ class NumpyProgram:
         except GraphdropError as error:
             raise self.explained(error) from None
 
+    def shortcut(self, arrays: list[Any], sizes: tuple[int, ...]) -> None:
+        """There is none; see `Executable.shortcut`."""
+
     def runner(self, sizes: tuple[int, ...], seen: Observer | None = None) -> Runner:
         """What runs a body many times: without the checks and settings of `run`."""
         plan = self._plan(sizes)

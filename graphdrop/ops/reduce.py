@@ -128,6 +128,9 @@ min: Op = reduction(
     empty=False,
     doc="The smallest; NaN if one is.  Ties share the gradient equally.",
 )
+row_max: Op = reduction(
+    "row_max", doc="The largest number; the least that there is, -infinity for floats, if empty."
+)
 any: Op = reduction("any", result=to_bool, vjp=lambda g, y, x: (None,), doc="Whether one is true.")
 all: Op = reduction(
     "all", result=to_bool, vjp=lambda g, y, x: (None,), doc="Whether none is false."

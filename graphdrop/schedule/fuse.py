@@ -158,6 +158,7 @@ class Groups:
         """The groups, those needed first; members operands first."""
         place = {n: i for i, n in enumerate(self.number)}
         done: set[int] = set()
+        waiting: set[int] = set()
         found = []
         for start in sorted(self.members, key=lambda g: self._span[g][1]):
             stack = [start]
@@ -170,7 +171,9 @@ class Groups:
                         done.add(group)
                         found.append(sorted(self.members[group], key=place.__getitem__))
                     continue
-                assert len(stack) <= len(self.members), "groups wait for each other"
+                # seen again, a group must have all it needs
+                assert group not in waiting, "groups wait for each other"
+                waiting.add(group)
                 stack += missing
         return found
 

@@ -25,6 +25,12 @@ def nonempty(rule: Rule) -> Rule:
     return run
 
 
+def row_max(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+    least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    result: Array = np.max(x, axis=axis, keepdims=keepdims, initial=least)
+    return result
+
+
 def logsumexp(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
     top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)  # the sum is 0 or inf then, and its logarithm right
@@ -75,7 +81,7 @@ def linear_recurrence(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
 
 RULES: Table = {
     reduce.sum: np.add.reduce, reduce.prod: np.prod, reduce.any: np.any, reduce.all: np.all,
-    reduce.max: nonempty(np.max), reduce.min: nonempty(np.min),
+    reduce.row_max: row_max, reduce.max: nonempty(np.max), reduce.min: nonempty(np.min),
     reduce.argmax: nonempty(np.argmax), reduce.argmin: nonempty(np.argmin),
     reduce.logsumexp: logsumexp, softmax.softmax: softmax_, softmax.log_softmax: log_softmax,
     cumulative.cumsum: cumsum, cumulative.cumprod: cumprod,

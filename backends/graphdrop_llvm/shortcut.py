@@ -1,0 +1,231 @@
+"""A way into small programs that is native from the call on.
+
+`gd_shortcut` is what Python calls: it compares the arguments with those of the call before, puts
+their addresses and those of new results into the table, and runs the program, all in a fraction of
+a microsecond.  Whatever is not as the call before it declines by returning None; the way through
+Python then takes over, with its checks and messages.
+
+It holds the interpreter's lock throughout, so it is for small programs only; that is also why one
+table of addresses serves all threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from .entry import DATA, DENSE, FLAGS, LIST_ITEMS, TYPE
+
+# offsets in bytes
+DIMENSIONS, DESCR, NDIM = 32, 56, 24  # of PyArrayObject
+NEW_ARRAY = 184  # PyArray_Empty in NumPy's table of functions
+WORD = 8
+# the record: words, then the arguments' and the results' rows
+ARGUMENTS, RESULTS, ENTRY, TABLE, SIZES, ARRAY_TYPE, FIRST_ROW = range(7)
+# a row: the dtype, the slot in the table, how many axes, the address of their sizes
+ROW = 4 * WORD
+
+SHORTCUT = f"""
+declare void @Py_IncRef(ptr)
+declare void @Py_DecRef(ptr)
+declare ptr @PyList_New(i64)
+@_Py_NoneStruct = external global i8
+@gd_new_array = global ptr null
+
+define ptr @gd_shortcut(ptr %self, ptr %given, i64 %count) {{
+entry:
+  %record.at = getelementptr i8, ptr %self, i64 {DATA}
+  %record = load ptr, ptr %record.at
+  %arguments = load i64, ptr %record
+  %enough = icmp eq i64 %count, %arguments
+  br i1 %enough, label %start, label %decline
+start:
+  %table.at = getelementptr i64, ptr %record, i64 {TABLE}
+  %table = load ptr, ptr %table.at
+  %type.at = getelementptr i64, ptr %record, i64 {ARRAY_TYPE}
+  %type = load ptr, ptr %type.at
+  %rows = getelementptr i64, ptr %record, i64 {FIRST_ROW}
+  br label %arguments.check
+arguments.check:
+  %i = phi i64 [ 0, %start ], [ %i.next, %fits ]
+  %row = phi ptr [ %rows, %start ], [ %row.next, %fits ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %argument, label %results.start
+argument:
+  %item.at = getelementptr ptr, ptr %given, i64 %i
+  %item = load ptr, ptr %item.at
+  %found.at = getelementptr i8, ptr %item, i64 {TYPE}
+  %found = load ptr, ptr %found.at
+  %array = icmp eq ptr %found, %type
+  br i1 %array, label %dtype, label %decline
+dtype:
+  %descr.at = getelementptr i8, ptr %item, i64 {DESCR}
+  %descr = load ptr, ptr %descr.at
+  %wanted = load ptr, ptr %row
+  %same = icmp eq ptr %descr, %wanted
+  %flags.at = getelementptr i8, ptr %item, i64 {FLAGS}
+  %flags = load i32, ptr %flags.at
+  %dense = and i32 %flags, {DENSE}
+  %plain = icmp eq i32 %dense, {DENSE}
+  %ndim.at = getelementptr i8, ptr %item, i64 {NDIM}
+  %ndim.short = load i32, ptr %ndim.at
+  %ndim = sext i32 %ndim.short to i64
+  %axes.at = getelementptr i64, ptr %row, i64 2
+  %axes = load i64, ptr %axes.at
+  %as.many = icmp eq i64 %ndim, %axes
+  %good.1 = and i1 %same, %plain
+  %good = and i1 %good.1, %as.many
+  br i1 %good, label %shape, label %decline
+shape:
+  %dims.at = getelementptr i8, ptr %item, i64 {DIMENSIONS}
+  %dims = load ptr, ptr %dims.at
+  %known.at = getelementptr i64, ptr %row, i64 3
+  %known = load ptr, ptr %known.at
+  br label %axis.check
+axis.check:
+  %a = phi i64 [ 0, %shape ], [ %a.next, %axis ]
+  %left = icmp ult i64 %a, %axes
+  br i1 %left, label %axis, label %fits
+axis:
+  %dim.at = getelementptr i64, ptr %dims, i64 %a
+  %dim = load i64, ptr %dim.at
+  %must.at = getelementptr i64, ptr %known, i64 %a
+  %must = load i64, ptr %must.at
+  %a.next = add i64 %a, 1
+  %equal = icmp eq i64 %dim, %must
+  br i1 %equal, label %axis.check, label %decline
+fits:
+  %data.at = getelementptr i8, ptr %item, i64 {DATA}
+  %data = load ptr, ptr %data.at
+  %slot.at = getelementptr i64, ptr %row, i64 1
+  %slot = load i64, ptr %slot.at
+  %to = getelementptr ptr, ptr %table, i64 %slot
+  store ptr %data, ptr %to
+  %i.next = add i64 %i, 1
+  %row.next = getelementptr i8, ptr %row, i64 {ROW}
+  br label %arguments.check
+
+results.start:
+  %results.at = getelementptr i64, ptr %record, i64 {RESULTS}
+  %results = load i64, ptr %results.at
+  %list = call ptr @PyList_New(i64 %results)
+  %no.list = icmp eq ptr %list, null
+  br i1 %no.list, label %fail, label %list.made
+list.made:
+  %items.at = getelementptr i8, ptr %list, i64 {LIST_ITEMS}
+  %items = load ptr, ptr %items.at
+  %new = load ptr, ptr @gd_new_array
+  br label %results.check
+results.check:
+  %k = phi i64 [ 0, %list.made ], [ %k.next, %keep ]
+  %out = phi ptr [ %row, %list.made ], [ %out.next, %keep ]
+  %wants = icmp ult i64 %k, %results
+  br i1 %wants, label %result, label %run
+result:
+  %out.descr = load ptr, ptr %out
+  %out.axes.at = getelementptr i64, ptr %out, i64 2
+  %out.axes = load i64, ptr %out.axes.at
+  %out.ndim = trunc i64 %out.axes to i32
+  %out.dims.at = getelementptr i64, ptr %out, i64 3
+  %out.dims = load ptr, ptr %out.dims.at
+  call void @Py_IncRef(ptr %out.descr)
+  %made = call ptr %new(i32 %out.ndim, ptr %out.dims, ptr %out.descr, i32 0)
+  %not.made = icmp eq ptr %made, null
+  br i1 %not.made, label %drop, label %keep
+keep:
+  %place = getelementptr ptr, ptr %items, i64 %k
+  store ptr %made, ptr %place
+  %made.data.at = getelementptr i8, ptr %made, i64 {DATA}
+  %made.data = load ptr, ptr %made.data.at
+  %out.slot.at = getelementptr i64, ptr %out, i64 1
+  %out.slot = load i64, ptr %out.slot.at
+  %out.to = getelementptr ptr, ptr %table, i64 %out.slot
+  store ptr %made.data, ptr %out.to
+  %k.next = add i64 %k, 1
+  %out.next = getelementptr i8, ptr %out, i64 {ROW}
+  br label %results.check
+run:
+  %entry.at = getelementptr i64, ptr %record, i64 {ENTRY}
+  %program = load ptr, ptr %entry.at
+  %sizes.at = getelementptr i64, ptr %record, i64 {SIZES}
+  %sizes = load ptr, ptr %sizes.at
+  call void %program(ptr %table, ptr %sizes)
+  ret ptr %list
+drop:
+  call void @Py_DecRef(ptr %list)
+  br label %fail
+fail:
+  ret ptr null
+decline:
+  call void @Py_IncRef(ptr @_Py_NoneStruct)
+  ret ptr @_Py_NoneStruct
+}}"""
+
+METH_FASTCALL = 0x80
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p), ("method", ctypes.c_void_p), ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]  # fmt: skip
+
+
+def symbols() -> dict[str, int]:
+    """Addresses of the interpreter's functions that `gd_shortcut` calls."""
+    names = ("Py_IncRef", "Py_DecRef", "PyList_New")
+    found = {
+        n: ctypes.cast(getattr(ctypes.pythonapi, n), ctypes.c_void_p).value or 0 for n in names
+    }
+    return found | {"_Py_NoneStruct": id(None)}
+
+
+def new_array() -> int:
+    """The address of PyArray_Empty."""
+    umath = import_module("numpy._core._multiarray_umath")  # publishes its C functions
+
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    table = get(umath._ARRAY_API, None)
+    return ctypes.c_uint64.from_address(table + NEW_ARRAY * WORD).value
+
+
+@cache
+def _method(native: int) -> _MethodDef:
+    """What describes the function to the interpreter, which reads it as long as there is one."""
+    return _MethodDef(b"shortcut", native, METH_FASTCALL, None)
+
+
+class _Record(np.ndarray[Any, Any]):
+    """What `gd_shortcut` compares with and calls; keeps alive whatever it points at."""
+
+    keep: list[Any]
+
+
+def make_shortcut(
+    native: int, given: Sequence[Any], results: Sequence[Any], slots: Sequence[int], entry: int,
+    table: int, sizes: int,
+) -> tuple[Callable[..., list[Any] | None], _Record]:  # fmt: skip
+    """A function of arrays like `given` that makes arrays like `results`, and its record.
+
+    native  the address of `gd_shortcut`
+    slots   places in the table, of those given and of the results
+    entry   the program, a function of the addresses of its tables
+    """
+    words = [len(given), len(results), entry, table, sizes, id(np.ndarray)]
+    keep: list[Any] = []
+    for item, slot in zip((*given, *results), slots, strict=True):
+        shape = np.array(item.shape or (0,), np.int64)
+        keep += [shape, item.dtype]
+        words += [id(item.dtype), slot, len(item.shape), shape.ctypes.data]
+    record = np.array(words, np.uint64).view(_Record)
+    record.keep = keep
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype = ctypes.py_object
+    make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    return make(ctypes.addressof(_method(native)), record, None), record
