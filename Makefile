@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# what is tested on the oracle first, and then on the backend that users get by default
+ON_LLVM := $(patsubst %,tests/test_%.py,autodiff checkpoint cond dropout function mc_dropout memory nn optim \
+  promises published_failures random recurrent scan scan_rewrites scan_unrolled sparse sparse_scan train)
+
 .PHONY: demo test check examples clean
 
 demo: $(VENV)/installed-demo
@@ -11,6 +15,7 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --backend llvm $(ON_LLVM)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -15,21 +15,21 @@ def flatten(value: Any) -> tuple[list[Any], Any]:
     None is an empty structure; whatever is no list, tuple or dict is a value.
     """
     values: list[Any] = []
+    return values, _take(value, values)
 
-    def walk(item: Any) -> Any:
-        if item is None:
-            return None
-        if isinstance(item, dict):
-            return {k: walk(v) for k, v in item.items()}
-        if isinstance(item, list):
-            return [walk(v) for v in item]
-        if isinstance(item, tuple):
-            parts = [walk(v) for v in item]
-            return type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
-        values.append(item)
-        return LEAF
 
-    return values, walk(value)
+def _take(item: Any, values: list[Any]) -> Any:
+    if item is None:
+        return None
+    if isinstance(item, dict):
+        return {k: _take(v, values) for k, v in item.items()}
+    if isinstance(item, list):
+        return [_take(v, values) for v in item]
+    if isinstance(item, tuple):
+        parts = [_take(v, values) for v in item]
+        return type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
+    values.append(item)
+    return LEAF
 
 
 def unflatten(structure: Any, values: Sequence[Any]) -> Any:
