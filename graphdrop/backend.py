@@ -6,6 +6,7 @@ never imports a backend by name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -76,7 +77,8 @@ class Backend:
 
 
 # what "auto" takes, best first, of those installed
-PREFERENCE: tuple[str, ...] = ("llvm", "numpy")
+PREFERENCE = ("llvm", "numpy")
+ENVIRONMENT = "GRAPHDROP_BACKEND"
 
 _loaded: dict[str, Backend] = {}
 
@@ -102,7 +104,9 @@ def register(backend: Backend) -> None:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend called `name`; "auto" takes the fastest installed."""
+    """The backend called `name`; "auto" is the fastest installed, or what GRAPHDROP_BACKEND says."""
+    if name == "auto":
+        name = os.environ.get(ENVIRONMENT, name)
     if name == "auto":
         name = next((n for n in PREFERENCE if n in available()), name)
     if name in _loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    backend.PREFERENCE = (config.getoption("--backend"),)
+    os.environ[backend.ENVIRONMENT] = config.getoption("--backend")  # for subprocesses too
     # how long a case takes depends on what else runs, and on what is compiled already
     hypothesis.settings.register_profile("patient", deadline=None)
     hypothesis.settings.load_profile("patient")
