@@ -104,7 +104,7 @@ def register(backend: Backend) -> None:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend called `name`; "auto" is the fastest installed, or what GRAPHDROP_BACKEND says."""
+    """The backend called `name`; "auto" is what GRAPHDROP_BACKEND says, or the fastest."""
     if name == "auto":
         name = os.environ.get(ENVIRONMENT, name)
     if name == "auto":
