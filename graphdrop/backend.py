@@ -7,7 +7,7 @@ never imports a backend by name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from .errors import BackendError
 from .graph import Node
 from .op import Op
+from .ops.leaf import Shared
 from .types import Atom
 
 GROUP = "graphdrop.backends"
@@ -41,11 +42,13 @@ class Executable(Protocol):
         """The outputs for the inputs' arrays and the atoms' values."""
 
     def shortcut(
-        self, arrays: list[Any], sizes: tuple[int, ...]
+        self, arrays: list[Any], shared: Sequence[Shared], sizes: tuple[int, ...]
     ) -> Callable[..., list[Any] | None] | None:
-        """A quicker `run` for arguments of the dtypes and shapes of `arrays`, if there is one.
+        """A quicker `run` for arrays of the dtypes and shapes of `arrays`, if there is one.
 
-        It takes one argument after the other, checks them itself, and returns None for any others.
+        The last of them are the values of `shared`, which it reads itself.  It takes the others as
+        its arguments, checks them itself, and returns None for any that are unlike, or while shared
+        values are being replaced.
         """
 
     def observe(

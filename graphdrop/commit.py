@@ -102,7 +102,8 @@ class Commit:
                 read = [v for v in self.by_rows if leases.read_elsewhere(v, lease)]
                 held = [v for v in read if v not in copies]
                 if not held:
-                    self._write(results, {**old, **copies})
+                    with leases.writing():
+                        self._write(results, {**old, **copies})
                     return
             for variable in held:  # a reader sees the value whole that it started with
                 copies[variable] = np.array(old[variable])

@@ -135,8 +135,8 @@ class Function:
         self._computed_flags = tuple(f for f in unknown if f not in self.inputs)
         self._flags = self._compile_flags(chosen)
         self._last_sizes: tuple[int, ...] | None = None
-        # what depends on arguments alone may take a shortcut
-        self._pure = not (self.shared or self.streams or check_nan)
+        # what changes nothing may take a shortcut
+        self._pure = not (self.updated or self.streams or check_nan)
         self._shortcut: Callable[..., list[Any] | None] | None = None
 
     def _check_leaves(self, found: list[Node], givens: Mapping[Node, Node], unused: str) -> None:
@@ -194,7 +194,7 @@ class Function:
             else:
                 results = self.executable.run(arrays, sizes)
             if self._pure and sizes == self._last_sizes:
-                self._shortcut = self.executable.shortcut(arrays, sizes)
+                self._shortcut = self.executable.shortcut(arrays, self.shared, sizes)
             self._last_sizes = sizes
             if self.updated:
                 before = dict(zip(self.shared, old, strict=True)) if self.commit.by_rows else {}

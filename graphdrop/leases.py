@@ -7,6 +7,7 @@ one moment under `swap`; a writer asks, under `swap` too, whether anyone else ho
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,10 @@ from typing import Any
 
 # guards the moment in which shared values are read or replaced together
 swap = threading.RLock()
+
+# above 0 while values are being replaced or written to, for readers that hold the interpreter's
+# lock and no other: nobody begins to write under it, but a writer may have let it go half-way
+changing = ctypes.c_int64(0)
 
 _numbers = itertools.count()
 _readers: dict[int, Sequence[Any]] = {}  # lease -> the shared variables read under it
@@ -41,6 +46,17 @@ def read_elsewhere(variable: Any, lease: int) -> bool:
         if number != lease and any(v is variable for v in read):
             return True
     return False
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around all that replaces shared values or writes to them; `swap` is held."""
+    with swap:
+        changing.value += 1
+        try:
+            yield
+        finally:
+            changing.value -= 1
 
 
 @contextmanager

@@ -111,7 +111,7 @@ class Targets:
         with ExitStack() as held:
             for variable in sorted(self.shared.values(), key=lambda s: s.serial):
                 held.enter_context(variable.lock)
-            held.enter_context(leases.swap)
+            held.enter_context(leases.writing())
             yield
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphdrop as gd
+from graphdrop import leases
 from graphdrop.errors import InputError, ShapeError
 from graphdrop_llvm.runtime import runtime
 
@@ -124,6 +125,54 @@ def test_it_holds_no_references_too_many() -> None:
         f(a[:1], b)  # declined
     after = [sys.getrefcount(o) for o in counted]
     assert max(abs(p - q) for p, q in zip(before, after, strict=True)) <= 10
+
+
+def test_shared_values_are_those_of_the_moment() -> None:
+    w = gd.shared(np.arange(5, dtype=np.float32), "w")
+    x = gd.vector("x")
+    f = gd.function([x], x * w, backend="llvm")
+    step = gd.function([], updates={w: w + 1}, backend="llvm")
+    a = np.ones(5, np.float32)
+    for k in range(5):
+        np.testing.assert_array_equal(f(a), np.arange(5) + k)
+        step()
+    assert f._shortcut is not None
+    w.set_value(np.full(5, 7, np.float32))
+    np.testing.assert_array_equal(f(a), np.full(5, 7))
+
+
+def test_no_half_of_an_update_is_seen() -> None:
+    """Two values that change together: their difference is always 0."""
+    a, b = (gd.shared(np.zeros(4, np.float32), n) for n in "ab")
+    step = gd.function([], updates={a: a + 1, b: b + 1}, backend="llvm")
+    difference = gd.function([], gd.abs(a - b).max(), backend="llvm")
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            step()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert {float(difference()) for _ in range(20000)} == {0.0}
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
+
+
+def test_while_values_are_replaced_it_is_not_taken() -> None:
+    w = gd.shared(np.ones(5, np.float32), "w")
+    f = gd.function([], w * 2, backend="llvm")
+    for _ in range(3):
+        f()
+    assert f._shortcut is not None
+    with leases.writing():
+        assert f._shortcut() is None
+    assert f._shortcut() is not None
 
 
 def test_functions_with_state_do_not_take_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from graphdrop.op import constant_value, explain, get
 from graphdrop.op import size as size_op
 from graphdrop.ops import create, reduce
 from graphdrop.ops import random as draws
+from graphdrop.ops.leaf import Shared
 from graphdrop.ops.linalg import _matmul
 from graphdrop.schedule import (
     Buffer,
@@ -147,16 +148,16 @@ class LlvmProgram:
         return take
 
     def shortcut(
-        self, arrays: list[Any], sizes: tuple[int, ...]
+        self, arrays: list[Any], shared: Sequence[Shared], sizes: tuple[int, ...]
     ) -> Callable[..., list[Any] | None] | None:
         """See `Executable.shortcut`: for programs that are native and brief."""
         plan = self._plan(sizes)
         if plan.shortcut is None and plan.is_brief:
-            plan.shortcut = self._make_shortcut(arrays, plan)
+            plan.shortcut = self._make_shortcut(arrays, shared, plan)
         return plan.shortcut
 
     def _make_shortcut(
-        self, arrays: list[Any], plan: _Plan
+        self, arrays: list[Any], shared: Sequence[Shared], plan: _Plan
     ) -> Callable[..., list[Any] | None] | None:
         native, part = runtime().shortcut, self.parts[0]
         if native is None or len(self.parts) != 1 or isinstance(part, _Foreign):
@@ -164,8 +165,9 @@ class LlvmProgram:
         frame = plan.frame()  # from now on of the shortcut alone
         entry = self.engine.get_function_address(part.name)
         found, record = make_shortcut(
-            native, arrays, plan.outputs, self.slots.tolist(), entry, frame.address, plan.address
-        )
+            native, arrays, shared, plan.outputs, self.slots.tolist(), entry, frame.address,
+            plan.address,
+        )  # fmt: skip
         record.keep += [self, plan, frame]
         return found
 

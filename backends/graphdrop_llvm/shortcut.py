@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from graphdrop import leases
+from graphdrop.ops.leaf import Shared
+
 from .entry import DATA, DENSE, FLAGS, LIST_ITEMS, TYPE
 
 # offsets in bytes
@@ -26,9 +29,10 @@ DIMENSIONS, DESCR, NDIM = 32, 56, 24  # of PyArrayObject
 NEW_ARRAY = 184  # PyArray_Empty in NumPy's table of functions
 WORD = 8
 # the record: words, then the arguments' and the results' rows
-ARGUMENTS, RESULTS, ENTRY, TABLE, SIZES, ARRAY_TYPE, FIRST_ROW = range(7)
-# a row: the dtype, the slot in the table, how many axes, the address of their sizes
-ROW = 4 * WORD
+ARGUMENTS, READ, RESULTS, ENTRY, TABLE, SIZES, ARRAY_TYPE, CHANGING, FIRST_ROW = range(9)
+# a row: the dtype, the slot in the table, how many axes, the address of their sizes, and for a
+# shared value the place where its array is found
+ROW = 5 * WORD
 
 SHORTCUT = f"""
 declare void @Py_IncRef(ptr)
@@ -43,8 +47,15 @@ entry:
   %record = load ptr, ptr %record.at
   %arguments = load i64, ptr %record
   %enough = icmp eq i64 %count, %arguments
-  br i1 %enough, label %start, label %decline
+  %changing.at = getelementptr i64, ptr %record, i64 {CHANGING}
+  %changing.place = load ptr, ptr %changing.at
+  %changing = load i64, ptr %changing.place
+  %still = icmp eq i64 %changing, 0
+  %go = and i1 %enough, %still
+  br i1 %go, label %start, label %decline
 start:
+  %read.at = getelementptr i64, ptr %record, i64 {READ}
+  %read = load i64, ptr %read.at
   %table.at = getelementptr i64, ptr %record, i64 {TABLE}
   %table = load ptr, ptr %table.at
   %type.at = getelementptr i64, ptr %record, i64 {ARRAY_TYPE}
@@ -54,10 +65,14 @@ start:
 arguments.check:
   %i = phi i64 [ 0, %start ], [ %i.next, %fits ]
   %row = phi ptr [ %rows, %start ], [ %row.next, %fits ]
-  %more = icmp ult i64 %i, %count
+  %more = icmp ult i64 %i, %read
   br i1 %more, label %argument, label %results.start
 argument:
-  %item.at = getelementptr ptr, ptr %given, i64 %i
+  %own = icmp ult i64 %i, %count
+  %given.at = getelementptr ptr, ptr %given, i64 %i
+  %held.at = getelementptr i64, ptr %row, i64 4
+  %held = load ptr, ptr %held.at
+  %item.at = select i1 %own, ptr %given.at, ptr %held
   %item = load ptr, ptr %item.at
   %found.at = getelementptr i8, ptr %item, i64 {TYPE}
   %found = load ptr, ptr %found.at
@@ -207,22 +222,35 @@ class _Record(np.ndarray[Any, Any]):
     keep: list[Any]
 
 
+def _array_of(shared: Shared) -> int:
+    """The address at which an object of the interpreter refers to its array."""
+    places = range(id(shared), id(shared) + Shared.__basicsize__, WORD)
+    wanted = id(shared.array)
+    return next(p for p in places if ctypes.c_uint64.from_address(p).value == wanted)
+
+
 def make_shortcut(
-    native: int, given: Sequence[Any], results: Sequence[Any], slots: Sequence[int], entry: int,
-    table: int, sizes: int,
+    native: int, arrays: Sequence[Any], shared: Sequence[Shared], results: Sequence[Any],
+    slots: Sequence[int], entry: int, table: int, sizes: int,
 ) -> tuple[Callable[..., list[Any] | None], _Record]:  # fmt: skip
-    """A function of arrays like `given` that makes arrays like `results`, and its record.
+    """A function of arrays like `arrays` that makes arrays like `results`, and its record.
 
     native  the address of `gd_shortcut`
-    slots   places in the table, of those given and of the results
+    shared  what has the last of `arrays` as its value
+    slots   places in the table, of `arrays` and of the results
     entry   the program, a function of the addresses of its tables
     """
-    words = [len(given), len(results), entry, table, sizes, id(np.ndarray)]
-    keep: list[Any] = []
-    for item, slot in zip((*given, *results), slots, strict=True):
+    count = len(arrays) - len(shared)
+    changing = ctypes.addressof(leases.changing)
+    words = [
+        count, len(arrays), len(results), entry, table, sizes, id(np.ndarray), changing
+    ]  # fmt: skip
+    keep: list[Any] = [*shared]
+    places = [0] * count + [_array_of(s) for s in shared] + [0] * len(results)
+    for item, slot, place in zip((*arrays, *results), slots, places, strict=True):
         shape = np.array(item.shape or (0,), np.int64)
         keep += [shape, item.dtype]
-        words += [id(item.dtype), slot, len(item.shape), shape.ctypes.data]
+        words += [id(item.dtype), slot, len(item.shape), shape.ctypes.data, place]
     record = np.array(words, np.uint64).view(_Record)
     record.keep = keep
     make = ctypes.pythonapi.PyCFunction_NewEx

@@ -163,7 +163,7 @@ class NumpyProgram:
         except GraphdropError as error:
             raise self.explained(error) from None
 
-    def shortcut(self, arrays: list[Any], sizes: tuple[int, ...]) -> None:
+    def shortcut(self, arrays: list[Any], shared: Any, sizes: tuple[int, ...]) -> None:
         """There is none; see `Executable.shortcut`."""
 
     def runner(self, sizes: tuple[int, ...], seen: Observer | None = None) -> Runner:
