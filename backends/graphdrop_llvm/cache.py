@@ -78,7 +78,7 @@ def keep(name: str, data: bytes) -> None:
     if place is None:
         return
     try:
-        _make_room(place, len(data))
+        _make_room(place)
         handle, aside = tempfile.mkstemp(dir=place, suffix=".part")
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(data).digest() + data)
@@ -87,8 +87,9 @@ def keep(name: str, data: bytes) -> None:
         warnings.warn(f"compiled code is not kept: {error}", stacklevel=2)
 
 
-def _make_room(place: Path, size: int) -> None:
-    """Remove the oldest files if all together would be too large."""
+@cache
+def _make_room(place: Path) -> None:
+    """Remove the oldest files if all together are too large; once in the life of a process."""
     files = []
     for path in place.glob("*.o"):
         try:
@@ -96,7 +97,7 @@ def _make_room(place: Path, size: int) -> None:
         except FileNotFoundError:  # another process was quicker
             continue
         files.append((found.st_mtime, found.st_size, path))
-    total = size + sum(s for _, s, _ in files)
+    total = sum(s for _, s, _ in files)
     for _, s, path in sorted(files):
         if total <= LARGEST:
             return

@@ -24,6 +24,7 @@ from graphdrop.replay import operand
 from graphdrop.schedule import Kernel, Place, contiguous
 from graphdrop.types import Size, num_elements
 
+from .functions import FUNCTIONS
 from .lanes import Lanes, literal, memory_type, scalar_type
 from .masks import Window
 from .module import Code, Module
@@ -31,6 +32,9 @@ from .reductions import combine, horizontal, identity, wide
 from .scalars import PRINTERS
 
 SHARED_WORK = 1 << 20  # bytes to move from which on it pays to wake other threads
+STREAMED = 1 << 23  # bytes; writing around the caches saves reading what is overwritten
+ALIGNMENTS = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}  # of what is not 8 bytes wide
+MANY_FUNCTIONS = 4  # one after the other
 TILE = 2048  # elements; what a unit touches stays in the nearest cache
 
 
@@ -96,11 +100,11 @@ def stages_of(kernel: Kernel) -> list[Stage]:
 
 
 class Printer:
-    """Prints one kernel as the function `name` of a module."""
+    """Prints one kernel as a function of a module."""
 
-    def __init__(self, kernel: Kernel, name: str, module: Module) -> None:
-        self.kernel, self.name, self.module = kernel, name, module
-        self.code = Code(module)
+    def __init__(self, kernel: Kernel, module: Module) -> None:
+        self.kernel, self.module = kernel, module
+        self.code = Code(module, own=True)
         self.width = self._width()
         places = [*kernel.reads.items(), *kernel.writes.items(), *kernel.reduced.items()]
         self.axes = collapse(kernel.domain, [p.strides for _, p in places])
@@ -116,13 +120,17 @@ class Printer:
         drawing = (n for n in kernel.nodes if "key" in n.op.operand_names)
         self.keys = {operand(n, "key") for n in drawing}
         self.windows_of: dict[Node, Window] = {}
+        self.streams: dict[Node, str] = {}
 
     # ---- what the kernel is like
     def _width(self) -> int:
         if num_elements(self.kernel.domain) == 1:
             return 1
         sizes = [n.dtype.itemsize for n in (*self.kernel.reads, *self.kernel.nodes)]
-        return 8 if max(sizes, default=4) == 8 and 4 not in sizes and 2 not in sizes else 16
+        width = 8 if max(sizes, default=4) == 8 and 4 not in sizes and 2 not in sizes else 16
+        # functions of functions wait for each other: the processor then has two to do at a time
+        functions = sum(n.op.name in FUNCTIONS for n in self.kernel.nodes)
+        return 2 * width if functions >= MANY_FUNCTIONS else width
 
     @property
     def rows(self) -> Size:
@@ -178,7 +186,7 @@ class Printer:
 
     # ---- text
     def print(self) -> str:
-        """The function; also `<name>.start`, which sets the results of reductions."""
+        """The name of the function."""
         code = self.code
         code.do("br label %units")
         code.label("units")
@@ -192,11 +200,10 @@ class Printer:
         code.do("%unit.next = add i64 %unit, 1")
         code.do("br label %units")
         code.label("done")
+        if self.streams:
+            code.do("fence seq_cst")  # other threads are to see what went around the caches
         code.do("ret void")
-        head = (
-            f"define internal void @{self.name}(ptr %t, ptr %s, i64 %first, i64 %last) {{\nentry:"
-        )
-        return "\n".join([head, *code.entry(), *code.lines, "}"])
+        return self.module.step([*code.entry(), *code.lines])
 
     def _unit(self) -> None:
         """One tile of one row."""
@@ -208,6 +215,7 @@ class Printer:
         left = length if start == "0" else code.emit(f"sub i64 {length}, {start}")
         count = left if tiles == "1" else code.smaller(left, str(TILE))
         self._bases(row, start)
+        self._decide_streams()
         flat = code.add(code.mul(row, length), start)
         for window in self._windows():
             window.fill(flat, count)
@@ -230,7 +238,7 @@ class Printer:
         index.reverse()
         for role, group in (("r", self.reads), ("w", self.writes), ("s", self.reduced)):
             for node, (place, strides) in group.items():
-                if self._immediate(node, place) and role == "r":
+                if role == "r" and self._immediate(place) is not None:
                     continue
                 if role == "s" and node in self.partial:
                     parts, kind = code.buffer(place.buffer.number), scalar_type(wide(node))
@@ -250,9 +258,28 @@ class Printer:
                     else code.emit(f"getelementptr {kind}, ptr {base}, i64 {offset}")
                 )
 
-    def _immediate(self, node: Node, place: Place) -> bool:
-        """Whether a value read is a constant number."""
-        return constant_value(place.buffer.node) is not None and place.buffer.node.ndim == 0
+    def _decide_streams(self) -> None:
+        """Which results are so large that they are written around the caches."""
+        code = self.code
+        for node, (place, strides) in self.writes.items():
+            each, known = node.dtype.itemsize, place.buffer.elements
+            small = isinstance(known, int) and known * each < STREAMED
+            if small or strides[-1] != 1 or self.width * each % 64 or node.dtype.kind == "b":
+                continue
+            address = code.emit(f"ptrtoint ptr {self.bases['w', node]} to i64")
+            low = code.emit(f"and i64 {address}, 63")
+            aligned = code.emit(f"icmp eq i64 {low}, 0")
+            large = code.emit(f"icmp sge i64 {code.size(known)}, {STREAMED // each}")
+            self.streams[node] = code.emit(f"and i1 {aligned}, {large}")
+
+    def _immediate(self, place: Place) -> Any:
+        """A constant number that is part of the text; other floats are loaded, so that kernels that
+        differ in them alone are one.
+        """
+        value = constant_value(place.buffer.node)
+        if value is None or value.ndim or (value.dtype.kind == "f" and value not in (0, 1)):
+            return None
+        return value
 
     def _windows(self) -> list[Window]:
         found = []
@@ -277,8 +304,8 @@ class Printer:
     def _scalar(self, node: Node) -> str:
         """A scalar operand, as one register or literal."""
         place, _ = self.reads[node]
-        known = constant_value(place.buffer.node)
-        if known is not None and known.ndim == 0:
+        known = self._immediate(place)
+        if known is not None:
             return literal(known.dtype, known)
         return self._load_one(node)
 
@@ -323,13 +350,11 @@ class Printer:
         sums = {n: f"%sum{tag}.{i}" for i, n in enumerate(summed)}
         j = f"%j{tag}"
         after = self._body(stage, body, j, None, splats, sums)
-        code.do(f"{j} = phi i64 [ 0, %{before} ], [ {j}.next, %vector{tag} ]")
+        end = next((x[:-1] for x in reversed(body.lines) if x.endswith(":")), f"vector{tag}")
+        code.do(f"{j} = phi i64 [ 0, %{before} ], [ {j}.next, %{end} ]")
         for node, name in sums.items():
             kind = body.of(wide(node))
-            code.do(
-                f"{name} = phi {kind} [ {starts[node]}, %{before} ], "
-                f"[ {after[node]}, %vector{tag} ]"
-            )
+            code.do(f"{name} = phi {kind} [ {starts[node]}, %{before} ], [ {after[node]}, %{end} ]")
         more = code.emit(f"icmp slt i64 {j}, {whole}")
         code.do(f"br i1 {more}, label %vector{tag}, label %rest{tag}")
         code.label(f"vector{tag}")
@@ -424,8 +449,7 @@ class Printer:
         pointer, together = self._pointers(b, base, kind, j, stride)
         whole = b.type(kind)
         if together and mask is None:
-            align = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}.get(kind, 8)
-            return b.emit(f"load {whole}, ptr {pointer}, align {align}")
+            return b.emit(f"load {whole}, ptr {pointer}, align {ALIGNMENTS.get(kind, 8)}")
         short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
         held = mask or b.repeat("i1", "true")
         zero = "zeroinitializer"
@@ -444,7 +468,24 @@ class Printer:
         _, strides = self.writes[node]
         if node.dtype == np.bool_:
             value = b.emit(f"zext {b.type('i1')} {value} to {b.type('i8')}")
-        self._put(b, self.bases["w", node], memory_type(node.dtype), value, j, strides[-1], mask)
+        base, kind = self.bases["w", node], memory_type(node.dtype)
+        if node in self.streams and mask is None and b.width > 1:
+            self._stream(b, self.streams[node], base, kind, value, j)
+        else:
+            self._put(b, base, kind, value, j, strides[-1], mask)
+
+    def _stream(self, b: Lanes, around: str, base: str, kind: str, value: str, j: str) -> None:
+        """A store around the caches if `around` is true."""
+        pointer, _ = self._pointers(b, base, kind, j, 1)
+        tag = b.fresh("stream")[1:]
+        b.do(f"br i1 {around}, label %{tag}.around, label %{tag}.through")
+        b.label(f"{tag}.around")
+        b.do(f"store {b.type(kind)} {value}, ptr {pointer}, align 64, !nontemporal !0")
+        b.do(f"br label %{tag}.after")
+        b.label(f"{tag}.through")
+        b.do(f"store {b.type(kind)} {value}, ptr {pointer}, align {ALIGNMENTS.get(kind, 8)}")
+        b.do(f"br label %{tag}.after")
+        b.label(f"{tag}.after")
 
     def _put(
         self, b: Lanes, base: str, kind: str, value: str, j: str, stride: Size, mask: str | None
@@ -452,8 +493,7 @@ class Printer:
         pointer, together = self._pointers(b, base, kind, j, stride)
         whole = b.type(kind)
         if together and mask is None:
-            align = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}.get(kind, 8)
-            b.do(f"store {whole} {value}, ptr {pointer}, align {align}")
+            b.do(f"store {whole} {value}, ptr {pointer}, align {ALIGNMENTS.get(kind, 8)}")
             return
         short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
         held = mask or b.repeat("i1", "true")

@@ -14,16 +14,27 @@ class Module:
 
     sizes   every symbolic size in use; a function finds their values in the table %s, in this order
     needs   declarations and definitions, each once: under a name, or the text itself
+    steps   texts of the functions of steps -> their names
     """
 
     def __init__(self) -> None:
         self.sizes: dict[Size, int] = {}
         self.needs: dict[str, str | None] = {}
         self.functions: list[str] = []
+        self.steps: dict[str, str] = {}
 
     def size(self, size: Size) -> int:
         """The place of a size in the table."""
         return self.sizes.setdefault(size, len(self.sizes))
+
+    def step(self, lines: list[str]) -> str:
+        """The name of the function of a step with these lines: steps that do the same share it."""
+        body = "\n".join([*lines, "}"])
+        if body not in self.steps:
+            name = self.steps[body] = f"step{len(self.steps)}"
+            head = f"define internal void @{name}(ptr %t, ptr %s, i64 %first, i64 %last) {{\nentry:"
+            self.functions.append(f"{head}\n{body}")
+        return self.steps[body]
 
     def text(self) -> str:
         needs = [text or name for name, text in self.needs.items()]
@@ -31,17 +42,22 @@ class Module:
         # where they are few, functions on vectors save more by being part of loops than they cost
         few = functions.count("call <") <= INLINED
         attributes = f"attributes #0 = {{ {'alwaysinline' if few else 'noinline'} }}"
-        return "\n".join([*needs, "", functions, attributes])
+        return "\n".join([*needs, "", functions, attributes, "!0 = !{i32 1}"])
 
 
 class Code:
     """The body of one function: instructions on addresses and sizes, which are i64.
 
-    %t is the table of addresses, %s the table of sizes.
+    %t is the table of addresses, %s the table of sizes.  The function of a step has a table of its
+    own, of the buffers it touches, so that steps on other buffers can share the function.
+
+    own     whether it is the function of a step
+    places  the numbers of the buffers in the table of a step
     """
 
-    def __init__(self, module: Module) -> None:
-        self.module = module
+    def __init__(self, module: Module, own: bool = False) -> None:
+        self.module, self.own = module, own
+        self.places: list[int] = []
         self.lines: list[str] = []
         self.names = itertools.count(1)
         self._sizes: dict[Size, str] = {}
@@ -79,6 +95,10 @@ class Code:
 
     def buffer(self, number: int) -> str:
         """The address of a buffer."""
+        if self.own:
+            if number not in self.places:
+                self.places.append(number)
+            number = self.places.index(number)
         address = self.once(f"getelementptr ptr, ptr %t, i64 {number}")
         return self.once(f"load ptr, ptr {address}", "b")
 

@@ -36,9 +36,9 @@ def supports(node: Node) -> bool:
     return node.dtype.name in ROUTINES
 
 
-def print_product(product: Product, name: str, module: Module) -> str:
-    """The function `name`: one call of BLAS for every matrix of the batch."""
-    code = Code(module)
+def print_product(product: Product, module: Module) -> tuple[str, list[int]]:
+    """The name of the function that calls BLAS for every matrix of the batch, and its buffers."""
+    code = Code(module, own=True)
     routine = ROUTINES[product.node.dtype.name]
     kind = "float" if routine == "sgemm" else "double"
     module.needs[f"declare void @{routine}(ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, "
@@ -72,8 +72,7 @@ def print_product(product: Product, name: str, module: Module) -> str:
     code.do("br label %batch")
     code.label("done")
     code.do("ret void")
-    head = f"define internal void @{name}(ptr %t, ptr %s, i64 %first, i64 %last) {{\nentry:"
-    return "\n".join([head, *code.entry(), *code.lines, "}"])
+    return module.step([*code.entry(), *code.lines]), code.places
 
 
 def units(product: Product) -> Size:

@@ -112,7 +112,7 @@ class LlvmProgram:
         self.module = Module()
         printed = Segments(self.program, self.module, split=split)
         self.text = self.module.text()
-        symbols = {r: products.address(r) for r in products.ROUTINES.values()}
+        symbols = {r: products.address(r) for r in products.ROUTINES.values() if r in self.text}
         symbols |= runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from graphdrop.schedule.memory import ALIGN
+
 LARGE = 1 << 18  # bytes; what is smaller the allocator keeps at hand itself
 SPARES = 2  # a new value and the old one take turns
 _OURS = 2  # references to memory that only this module knows: a variable, and getrefcount's own
@@ -28,7 +30,8 @@ class Results:
         if self._bytes < LARGE:
             return np.empty(self.shape, self.dtype)
         memory = self._free()
-        array = memory.view(self.dtype).reshape(self.shape)
+        start = -memory.ctypes.data % ALIGN
+        array = memory[start : start + self._bytes].view(self.dtype).reshape(self.shape)
         self._spares.append(memory)
         return array
 
@@ -43,4 +46,4 @@ class Results:
                 return memory
             if len(self._spares) < SPARES:
                 self._spares.append(memory)
-        return np.empty(self._bytes, np.uint8)
+        return np.empty(self._bytes + ALIGN, np.uint8)

@@ -39,6 +39,7 @@ class Segments:
         self.steps: dict[str, Step] = {}
         self._free = len(program.buffers)  # the table's next place for a body
         self._calls: list[str] = []
+        self._local = 0  # buffers of the step that has most
         for number, step in enumerate(program.steps):
             self._step(f"{name}.{number}", step)
             if split and not isinstance(step, Outside):
@@ -53,6 +54,7 @@ class Segments:
         self.parts.append(name)
         body = "\n".join(self._calls)
         head = f"define void @{name}(ptr %t, ptr %s) {{\nentry:"
+        head += f"\n  %own = alloca [{self._local} x ptr]"
         self.module.functions.append(f"{head}\n{body}\n  ret void\n}}")
         self._calls.clear()
 
@@ -64,17 +66,19 @@ class Segments:
         elif isinstance(step, Loop):
             self._loop(name, step)
         elif isinstance(step, Product):
-            self.module.functions.append(products.print_product(step, name, self.module))
-            self._call(name, products.units(step))
+            function, places = products.print_product(step, self.module)
+            self._own_table(name, places)
+            self._call(name, function, products.units(step))
         else:
-            printer = Printer(step, name, self.module)
-            self.module.functions.append(printer.print())
+            printer = Printer(step, self.module)
+            function = printer.print()
+            self._own_table(name, printer.code.places)
             parts = [self._parts(name, printer, node) for node in printer.partial]
             self._starts(name, step, printer.partial)
             if printer.divisible and (least := printer.least_to_share) is not None:
-                self._shared_call(name, printer.units, least, step)
+                self._shared_call(name, function, printer.units, least, step)
             else:
-                self._call(name, printer.units)
+                self._call(name, function, printer.units)
             for join in parts:
                 self._calls += join
 
@@ -90,11 +94,23 @@ class Segments:
         ]
         return f"%{tag}"
 
-    def _call(self, name: str, units: Size) -> None:
-        last = self._size(f"{name}.u", units)
-        self._calls.append(f"  call void @{name}(ptr %t, ptr %s, i64 0, i64 {last})")
+    def _own_table(self, name: str, places: list[int]) -> None:
+        """The addresses of the buffers of a step side by side."""
+        self._local = max(self._local, len(places))
+        numbers, count = ", ".join(f"i32 {n}" for n in places), len(places)
+        self.module.needs[f"@{name}.places = private constant [{count} x i32] [{numbers}]"] = None
+        self.module.needs[_OWN_TABLE] = None
+        self._calls.append(
+            f"  call void @gd_own(ptr %own, ptr %t, ptr @{name}.places, i64 {count})"
+        )
 
-    def _shared_call(self, name: str, units: Size, least: int, kernel: Kernel) -> None:
+    def _call(self, name: str, function: str, units: Size) -> None:
+        last = self._size(f"{name}.u", units)
+        self._calls.append(f"  call void @{function}(ptr %own, ptr %s, i64 0, i64 {last})")
+
+    def _shared_call(
+        self, name: str, function: str, units: Size, least: int, kernel: Kernel
+    ) -> None:
         """A call that workers share if the domain has at least so many elements."""
         self.module.needs["declare void @gd_parallel(ptr, ptr, ptr, i64)"] = None
         last = self._size(f"{name}.u", units)
@@ -103,10 +119,10 @@ class Segments:
             f"  %{name}.big = icmp sge i64 {count}, {least}",
             f"  br i1 %{name}.big, label %{name}.shared, label %{name}.alone",
             f"{name}.shared:",
-            f"  call void @gd_parallel(ptr @{name}, ptr %t, ptr %s, i64 {last})",
+            f"  call void @gd_parallel(ptr @{function}, ptr %own, ptr %s, i64 {last})",
             f"  br label %{name}.after",
             f"{name}.alone:",
-            f"  call void @{name}(ptr %t, ptr %s, i64 0, i64 {last})",
+            f"  call void @{function}(ptr %own, ptr %s, i64 0, i64 {last})",
             f"  br label %{name}.after",
             f"{name}.after:",
         ]
@@ -114,6 +130,8 @@ class Segments:
     def _parts(self, name: str, printer: Printer, node: Node) -> list[str]:
         """Puts memory for a reduction's parts in its place; returns what joins and frees them."""
         place, _ = printer.reduced[node]
+        number = place.buffer.number
+        own = printer.code.places.index(number)
         dtype, tag = wide(node), f"{name}.p{len(self._calls)}"
         units = self._size(f"{tag}.u", printer.units)
         results = self._size(f"{tag}.n", place.buffer.elements)
@@ -123,12 +141,12 @@ class Segments:
         self._calls += [
             f"  %{tag}.bytes = mul i64 {units}, {dtype.itemsize}",
             f"  %{tag} = call ptr @malloc(i64 %{tag}.bytes)",
-            f"  %{tag}.at = getelementptr ptr, ptr %t, i64 {place.buffer.number}",
+            f"  %{tag}.at = getelementptr ptr, ptr %t, i64 {number}",
             f"  %{tag}.real = load ptr, ptr %{tag}.at",
-            f"  store ptr %{tag}, ptr %{tag}.at",
+            f"  %{tag}.to = getelementptr ptr, ptr %own, i64 {own}",
+            f"  store ptr %{tag}, ptr %{tag}.to",
         ]
         return [
-            f"  store ptr %{tag}.real, ptr %{tag}.at",
             f"  call void @{join}(ptr %{tag}.real, ptr %{tag}, i64 {results}, i64 {units})",
             f"  call void @free(ptr %{tag})",
         ]
@@ -238,6 +256,27 @@ def _carry_none(code: Code, count: str, loop: Loop, first: list[str], ends: list
     code.do("br label %out")
     code.label("out")
     code.do("ret void")
+
+
+_OWN_TABLE = """define internal void @gd_own(ptr %own, ptr %t, ptr %places, i64 %n) noinline {
+entry:
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %next, %one ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %one, label %done
+one:
+  %place.at = getelementptr i32, ptr %places, i64 %i
+  %place = load i32, ptr %place.at
+  %from = getelementptr ptr, ptr %t, i32 %place
+  %address = load ptr, ptr %from
+  %to = getelementptr ptr, ptr %own, i64 %i
+  store ptr %address, ptr %to
+  %next = add i64 %i, 1
+  br label %check
+done:
+  ret void
+}"""
 
 
 def _fill(kind: str) -> str:

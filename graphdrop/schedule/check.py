@@ -5,6 +5,7 @@ A violation is a mistake of graphdrop's, so the message is for its developers.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from itertools import chain
 
@@ -60,30 +61,38 @@ def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> N
     buffer.
     """
     begins: dict[int, list[Buffer]] = {}
-    spans = lifetimes(program)
-    for buffer, (first, _) in spans.items():
+    ends: dict[int, list[Buffer]] = {}
+    for buffer, (first, last) in lifetimes(program).items():
         begins.setdefault(first, []).append(buffer)
-    live: list[Buffer] = []
+        ends.setdefault(last, []).append(buffer)
+    live: list[_Span] = []  # in order, as none share memory
+    spans: dict[Buffer, _Span] = {}
     for number, step in enumerate(program.steps):
-        live = [b for b in live if spans[b][1] >= number]
         for buffer in begins.get(number, ()):
-            for other in live:
-                if _overlap(buffer, other, memory, env):
-                    raise ScheduleError(f"{buffer!r} and {other!r} share memory at step {number}")
-            live.append(buffer)
+            span = spans[buffer] = _span(buffer, memory, env)
+            at = bisect.bisect(live, span)
+            for other in live[max(at - 1, 0) : at + 1]:
+                if span[0] < other[1] and other[0] < span[1]:
+                    other_buffer = next(b for b in spans if b.number == other[2])
+                    raise ScheduleError(
+                        f"{buffer!r} and {other_buffer!r} share memory at step {number}"
+                    )
+            live.insert(at, span)
         for place in _places(step):
             _check_inside(number, place, env)
+        for buffer in ends.get(number, ()):
+            live.remove(spans[buffer])
     for loop, inner in zip(program.loops, memory.loops, strict=True):
         check_layout(loop.body, inner, env)
 
 
-def _overlap(a: Buffer, b: Buffer, memory: Layout, env: Mapping[Atom, int]) -> bool:
-    first, second = (memory.offsets[x.number] for x in (a, b))
-    ends = [
-        start + evaluate(x.elements, env) * x.dtype.itemsize
-        for start, x in ((first, a), (second, b))
-    ]
-    return first < ends[1] and second < ends[0]
+_Span = tuple[int, int, int]  # the first byte, the one after the last, and the buffer's number
+
+
+def _span(buffer: Buffer, memory: Layout, env: Mapping[Atom, int]) -> _Span:
+    start = memory.offsets[buffer.number]
+    nbytes = max(evaluate(buffer.elements, env), 0) * buffer.dtype.itemsize
+    return start, start + nbytes, buffer.number
 
 
 def _places(step: Step) -> list[Place]:

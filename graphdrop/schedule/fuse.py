@@ -10,11 +10,13 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from ..graph import Node
-from ..types import Shape
+from ..types import Shape, num_elements
 
 LOOP, REDUCE, VIEW, LEAF, ALONE = "loop", "reduce", "view", "leaf", "alone"
 WINDOW = 2048  # elements of a row whose bits a kernel keeps at once
 MOST_NODES = 256  # in one kernel; more would not fit into registers anyway
+# where all values stay in the nearest caches, short kernels are as fast, and more of them are alike
+FEW_ELEMENTS, FEW_NODES = 1 << 14, 16
 
 
 class Groups:
@@ -72,7 +74,7 @@ class Groups:
 
     def _joinable(self, node: Node, domain: Shape, group: int) -> bool:
         group = self._root(group)
-        if self.domain[group] != domain or len(self.members[group]) >= MOST_NODES:
+        if self.domain[group] != domain or len(self.members[group]) >= _most(domain):
             return False
         return self._reads_elements(node, group) and self._window_suffices(node, group)
 
@@ -113,7 +115,9 @@ class Groups:
 
     def _merge(self, a: int, b: int) -> None:
         """Make one group of two, unless a third one stands between them."""
-        if a == b or len(self.members[a]) + len(self.members[b]) > MOST_NODES:
+        domain = self.domain[a]
+        most = MOST_NODES if domain is None else _most(domain)
+        if a == b or len(self.members[a]) + len(self.members[b]) > most:
             return
         if any(self._reaches(n, b) for n in self._needs[a] - {b}) or any(
             self._reaches(n, a) for n in self._needs[b] - {a}
@@ -176,6 +180,12 @@ class Groups:
                 waiting.add(group)
                 stack += missing
         return found
+
+
+def _most(domain: Shape) -> int:
+    """How many nodes a kernel may have."""
+    elements = num_elements(domain)
+    return FEW_NODES if isinstance(elements, int) and elements <= FEW_ELEMENTS else MOST_NODES
 
 
 def _scalars(node: Node) -> tuple[Node, ...]:
