@@ -11,6 +11,7 @@ import llvmlite.binding as llvm
 
 from . import cache as disk
 
+VERSION: tuple[int, ...] = llvm.llvm_version_info
 _lock = threading.Lock()
 
 
@@ -35,7 +36,7 @@ def compile_module(text: str, symbols: dict[str, int]) -> Any:
     """
     for name, address in symbols.items():
         llvm.add_symbol(name, address)
-    version = ".".join(map(str, llvm.llvm_version_info))
+    version = ".".join(map(str, VERSION))
     target, cpu, features = _host()
     name = disk.key(text, llvmlite.__version__, version, target.triple, cpu, features)
     code = disk.load(name)

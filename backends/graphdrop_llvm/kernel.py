@@ -24,6 +24,7 @@ from graphdrop.replay import operand
 from graphdrop.schedule import Kernel, Place, contiguous
 from graphdrop.types import Size, num_elements
 
+from .engine import VERSION
 from .functions import FUNCTIONS
 from .lanes import Lanes, literal, memory_type, scalar_type
 from .masks import Window
@@ -457,7 +458,8 @@ class Printer:
             name, p = f"llvm.masked.load.v{b.width}{short}.p0", "ptr"
         else:
             name, p = f"llvm.masked.gather.v{b.width}{short}.v{b.width}p0", b.type("ptr")
-        return b.call(name, whole, (p, pointer), (b.type("i1"), held), (whole, zero))
+        given = [(p, pointer), *_alignment(kind), (b.type("i1"), held), (whole, zero)]
+        return b.call(name, whole, *given)
 
     def _from_memory(self, b: Lanes, node: Node, value: str) -> str:
         if node.dtype != np.bool_:
@@ -501,8 +503,10 @@ class Printer:
         p = "ptr" if together else b.type("ptr")
         suffix = f"v{b.width}{short}." + ("p0" if together else f"v{b.width}p0")
         text = f"llvm.masked.{name}.{suffix}"
-        self.module.needs[f"declare void @{text}({whole}, {p}, {b.type('i1')})"] = None
-        b.do(f"call void @{text}({whole} {value}, {p} {pointer}, {b.type('i1')} {held})")
+        given = [(whole, value), (p, pointer), *_alignment(kind), (b.type("i1"), held)]
+        types = ", ".join(t for t, _ in given)
+        self.module.needs[f"declare void @{text}({types})"] = None
+        b.do(f"call void @{text}({', '.join(f'{t} {v}' for t, v in given)})")
 
     # ---- draws and positions
     def _position(self, b: Lanes, j: str) -> str:
@@ -567,6 +571,11 @@ class Printer:
         one.do(f"store {held} {new}, ptr {base}")
         self.code.lines += one.lines
         return new
+
+
+def _alignment(kind: str) -> list[tuple[str, str]]:
+    """The operand by which masked accesses are told of alignment; LLVM 22 did away with it."""
+    return [] if VERSION >= (22,) else [("i32", str(ALIGNMENTS.get(kind, 8)))]
 
 
 def _counts(place: Place, strides: Sequence[Size]) -> bool:
