@@ -34,8 +34,10 @@ from .scalars import PRINTERS
 
 SHARED_WORK = 1 << 20  # bytes to move from which on it pays to wake other threads
 STREAMED = 1 << 23  # bytes; writing around the caches saves reading what is overwritten
+BLOCKS = 8  # of rows whose sums along the first axes are added up apart
 ALIGNMENTS = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}  # of what is not 8 bytes wide
 MANY_FUNCTIONS = 4  # one after the other
+LEAST_IN_BLOCKS = 1 << 14  # elements
 TILE = 2048  # elements; what a unit touches stays in the nearest cache
 
 
@@ -118,6 +120,7 @@ class Printer:
         self.windows: dict[tuple[int, tuple[Node, ...]], Window] = {}
         self.stages = stages_of(kernel)
         self.partial = self._partial()
+        self.columns = self._columns()
         drawing = (n for n in kernel.nodes if "key" in n.op.operand_names)
         self.keys = {operand(n, "key") for n in drawing}
         self.windows_of: dict[Node, Window] = {}
@@ -143,6 +146,11 @@ class Printer:
         return self.rows * self.tiles
 
     @property
+    def shares(self) -> Size:
+        """What the function is given a range of: units, or blocks of units."""
+        return BLOCKS if self.columns else self.units
+
+    @property
     def tiles(self) -> Size:
         if self.kernel.rows:
             return 1  # a row must be whole to be walked again
@@ -151,7 +159,8 @@ class Printer:
     @property
     def divisible(self) -> bool:
         """Whether units may run at the same time: no two of them add to one result."""
-        return all(n in self.partial or self._own_result(n) for n in self.reduced)
+        apart = {*self.partial, *self.columns}
+        return all(n in apart or self._own_result(n) for n in self.reduced)
 
     def _own_result(self, node: Node) -> bool:
         """Whether a reduction has a result, or a part of one, for each unit alone."""
@@ -172,6 +181,21 @@ class Printer:
                 found.append(node)
         return found
 
+    def _columns(self) -> list[Node]:
+        """Reductions along all axes but the last: each block of rows has results of its own first.
+
+        The blocks are the same however many threads there are, and so are the sums.
+        """
+        known = num_elements(self.kernel.domain)
+        if isinstance(known, int) and known < LEAST_IN_BLOCKS:
+            return []
+        return [
+            node
+            for node, (place, strides) in self.reduced.items()
+            if strides[-1] == 1 and all(s == 0 for s in strides[:-1]) and place.offset == 0
+            and len(strides) > 1
+        ]  # fmt: skip
+
     @property
     def least_to_share(self) -> int | None:
         """From how many elements on other threads may help; None if there is never so much."""
@@ -189,10 +213,13 @@ class Printer:
     def print(self) -> str:
         """The name of the function."""
         code = self.code
+        first, last, before = "%first", "%last", "entry"
+        if self.columns:
+            first, last, before = *self._block(), "block"
         code.do("br label %units")
         code.label("units")
-        code.do("%unit = phi i64 [ %first, %entry ], [ %unit.next, %unit.end ]")
-        code.do("%more = icmp slt i64 %unit, %last")
+        code.do(f"%unit = phi i64 [ {first}, %{before} ], [ %unit.next, %unit.end ]")
+        code.do(f"%more = icmp slt i64 %unit, {last}")
         code.do("br i1 %more, label %unit.begin, label %done")
         code.label("unit.begin")
         self._unit()
@@ -201,10 +228,28 @@ class Printer:
         code.do("%unit.next = add i64 %unit, 1")
         code.do("br label %units")
         code.label("done")
+        if self.columns:
+            code.do("%block.next = add i64 %block.number, 1")
+            code.do("br label %blocks")
+            code.label("end")
         if self.streams:
             code.do("fence seq_cst")  # other threads are to see what went around the caches
         code.do("ret void")
         return self.module.step([*code.entry(), *code.lines])
+
+    def _block(self) -> tuple[str, str]:
+        """Begins a loop over blocks; returns the first unit of one, and the one after its last."""
+        code = self.code
+        code.do("br label %blocks")
+        code.label("blocks")
+        code.do("%block.number = phi i64 [ %first, %entry ], [ %block.next, %done ]")
+        code.do("%some = icmp slt i64 %block.number, %last")
+        code.do("br i1 %some, label %block, label %end")
+        code.label("block")
+        units = code.size(self.units)
+        after = code.emit("add i64 %block.number, 1")
+        first, last = (code.emit(f"mul i64 {b}, {units}") for b in ("%block.number", after))
+        return code.emit(f"udiv i64 {first}, {BLOCKS}"), code.emit(f"udiv i64 {last}, {BLOCKS}")
 
     def _unit(self) -> None:
         """One tile of one row."""
@@ -247,7 +292,9 @@ class Printer:
                     self.bases[role, node] = address
                     continue
                 offset = code.size(place.offset)
-                if outer:
+                if node in self.columns:
+                    offset = code.mul("%block.number", code.size(place.buffer.elements))
+                elif outer:
                     for i, stride in zip(index, strides[:-1], strict=True):
                         offset = code.add(offset, code.mul(i, code.size(stride)))
                 offset = code.add(offset, code.mul(start, code.size(strides[-1])))

@@ -109,3 +109,60 @@ done:
   ret void
 }}"""
     return name
+
+
+def join_blocks(node: Node, needs: dict[str, str | None]) -> str:
+    """The function name(results, blocks, number of results, number of blocks) that adds up, for
+    each result, what every block has for it.
+    """
+    name = f"gd_join_blocks_{node.op.name}_{node.dtype.name}"
+    if name not in needs:
+        numbers = itertools.count()
+        vector, rest = (
+            _join_loop(node, Lanes(width, needs, numbers), tag, end)
+            for width, tag, end in ((16, "vectors", "rest"), (1, "ones", "done"))
+        )
+        needs[name] = f"""define internal void @{name}(ptr %r, ptr %p, i64 %n, i64 %all) {{
+entry:
+  %whole = and i64 %n, -16
+  br label %vectors
+{vector}
+rest:
+  br label %ones
+{rest}
+done:
+  ret void
+}}"""
+    return name
+
+
+def _join_loop(node: Node, b: Lanes, tag: str, end: str) -> str:
+    """The results in steps of the lanes, from where the loop before has ended."""
+    kind, whole = scalar_type(node.dtype), b.of(node.dtype)
+    align = node.dtype.itemsize
+    start, before, stop = ("0", "entry", "%whole") if tag == "vectors" else ("%whole", "rest", "%n")
+    total = combine(b, node, node.dtype, f"%{tag}.so.far", f"%{tag}.part")
+    body = "\n".join(b.lines)
+    neutral = b.constant(node.dtype, identity(node))
+    return f"""{tag}:
+  %{tag}.i = phi i64 [ {start}, %{before} ], [ %{tag}.i.next, %{tag}.store ]
+  %{tag}.more = icmp slt i64 %{tag}.i, {stop}
+  br i1 %{tag}.more, label %{tag}.blocks, label %{end}
+{tag}.blocks:
+  %{tag}.j = phi i64 [ 0, %{tag} ], [ %{tag}.j.next, %{tag}.block ]
+  %{tag}.so.far = phi {whole} [ {neutral}, %{tag} ], [ {total}, %{tag}.block ]
+  %{tag}.left = icmp slt i64 %{tag}.j, %all
+  br i1 %{tag}.left, label %{tag}.block, label %{tag}.store
+{tag}.block:
+  %{tag}.row = mul i64 %{tag}.j, %n
+  %{tag}.at = add i64 %{tag}.row, %{tag}.i
+  %{tag}.a = getelementptr {kind}, ptr %p, i64 %{tag}.at
+  %{tag}.part = load {whole}, ptr %{tag}.a, align {align}
+{body}
+  %{tag}.j.next = add i64 %{tag}.j, 1
+  br label %{tag}.blocks
+{tag}.store:
+  %{tag}.o = getelementptr {kind}, ptr %r, i64 %{tag}.i
+  store {whole} %{tag}.so.far, ptr %{tag}.o, align {align}
+  %{tag}.i.next = add i64 %{tag}.i, {b.width}
+  br label %{tag}"""

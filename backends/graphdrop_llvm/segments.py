@@ -12,10 +12,10 @@ from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, S
 from graphdrop.types import Size, num_elements
 
 from . import products
-from .kernel import Printer
+from .kernel import BLOCKS, Printer
 from .lanes import literal, memory_type, scalar_type
 from .module import Code, Module
-from .reductions import identity, join_function, wide
+from .reductions import identity, join_blocks, join_function, wide
 
 
 def table_size(program: Program) -> int:
@@ -74,11 +74,12 @@ class Segments:
             function = printer.print()
             self._own_table(name, printer.code.places)
             parts = [self._parts(name, printer, node) for node in printer.partial]
-            self._starts(name, step, printer.partial)
+            parts += [self._blocks(name, printer, node) for node in printer.columns]
+            self._starts(name, step, [*printer.partial, *printer.columns])
             if printer.divisible and (least := printer.least_to_share) is not None:
-                self._shared_call(name, function, printer.units, least, step)
+                self._shared_call(name, function, printer.shares, least, step)
             else:
-                self._call(name, function, printer.units)
+                self._call(name, function, printer.shares)
             for join in parts:
                 self._calls += join
 
@@ -128,28 +129,55 @@ class Segments:
         ]
 
     def _parts(self, name: str, printer: Printer, node: Node) -> list[str]:
-        """Puts memory for a reduction's parts in its place; returns what joins and frees them."""
-        place, _ = printer.reduced[node]
-        number = place.buffer.number
-        own = printer.code.places.index(number)
-        dtype, tag = wide(node), f"{name}.p{len(self._calls)}"
+        """Gives a reduction memory for a part from each unit; returns what joins and frees them."""
+        tag = f"{name}.p{len(self._calls)}"
         units = self._size(f"{tag}.u", printer.units)
-        results = self._size(f"{tag}.n", place.buffer.elements)
+        results = self._size(f"{tag}.n", printer.reduced[node][0].buffer.elements)
+        real = self._instead(name, tag, printer, node, units, wide(node).itemsize)
+        join = join_function(node, self.module.needs)
+        return [
+            f"  call void @{join}(ptr {real}, ptr %{tag}, i64 {results}, i64 {units})",
+            f"  call void @free(ptr %{tag})",
+        ]
+
+    def _blocks(self, name: str, printer: Printer, node: Node) -> list[str]:
+        """Gives a reduction memory for its results in each block; as `_parts`."""
+        tag = f"{name}.p{len(self._calls)}"
+        results = self._size(f"{tag}.n", printer.reduced[node][0].buffer.elements)
+        self._calls.append(f"  %{tag}.all = mul i64 {results}, {BLOCKS}")
+        real = self._instead(name, tag, printer, node, f"%{tag}.all", node.dtype.itemsize)
+        self._calls.append(self._filled(node, f"%{tag}", f"%{tag}.all"))
+        join = join_blocks(node, self.module.needs)
+        return [
+            f"  call void @{join}(ptr {real}, ptr %{tag}, i64 {results}, i64 {BLOCKS})",
+            f"  call void @free(ptr %{tag})",
+        ]
+
+    def _instead(
+        self, name: str, tag: str, printer: Printer, node: Node, count: str, itemsize: int
+    ) -> str:  # fmt: skip
+        """Memory %tag for `count` items, in the step's own table instead of the result's, whose
+        address is returned.
+        """
+        number = printer.reduced[node][0].buffer.number
         for known in ("declare ptr @malloc(i64)", "declare void @free(ptr)"):
             self.module.needs[known] = None
-        join = join_function(node, self.module.needs)
         self._calls += [
-            f"  %{tag}.bytes = mul i64 {units}, {dtype.itemsize}",
+            f"  %{tag}.bytes = mul i64 {count}, {itemsize}",
             f"  %{tag} = call ptr @malloc(i64 %{tag}.bytes)",
             f"  %{tag}.at = getelementptr ptr, ptr %t, i64 {number}",
             f"  %{tag}.real = load ptr, ptr %{tag}.at",
-            f"  %{tag}.to = getelementptr ptr, ptr %own, i64 {own}",
+            f"  %{tag}.to = getelementptr ptr, ptr %own, i64 {printer.code.places.index(number)}",
             f"  store ptr %{tag}, ptr %{tag}.to",
         ]
-        return [
-            f"  call void @{join}(ptr %{tag}.real, ptr %{tag}, i64 {results}, i64 {units})",
-            f"  call void @free(ptr %{tag})",
-        ]
+        return f"%{tag}.real"
+
+    def _filled(self, node: Node, address: str, count: str) -> str:
+        """A call that puts what changes nothing everywhere."""
+        kind = scalar_type(node.dtype)
+        self.module.needs[_fill(kind)] = None
+        value = literal(node.dtype, identity(node))
+        return f"  call void @gd_fill_{kind}(ptr {address}, i64 {count}, {kind} {value})"
 
     def _starts(self, name: str, kernel: Kernel, partial: list[Node]) -> None:
         """Results of reductions start with what changes nothing."""
@@ -158,13 +186,10 @@ class Segments:
                 continue
             tag = f"{name}.r{k}"
             count = self._size(tag, place.buffer.elements)
-            kind = scalar_type(node.dtype)
-            self.module.needs[_fill(kind)] = None
             self._calls += [
                 f"  %{tag}.p = getelementptr ptr, ptr %t, i64 {place.buffer.number}",
                 f"  %{tag}.b = load ptr, ptr %{tag}.p",
-                f"  call void @gd_fill_{kind}(ptr %{tag}.b, i64 {count}, {kind} "
-                f"{literal(node.dtype, identity(node))})",
+                self._filled(node, f"%{tag}.b", count),
             ]
 
     # ---- loops
