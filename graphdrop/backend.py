@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from .errors import BackendError
 from .graph import Node
 from .op import Op
-from .ops.leaf import Shared
 from .types import Atom
 
 GROUP = "graphdrop.backends"
@@ -42,7 +41,7 @@ class Executable(Protocol):
         """The outputs for the inputs' arrays and the atoms' values."""
 
     def shortcut(
-        self, arrays: list[Any], shared: Sequence[Shared], sizes: tuple[int, ...]
+        self, arrays: list[Any], shared: Sequence[Any], sizes: tuple[int, ...]
     ) -> Callable[..., list[Any] | None] | None:
         """A quicker `run` for arrays of the dtypes and shapes of `arrays`, if there is one.
 

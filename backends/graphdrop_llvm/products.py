@@ -1,13 +1,10 @@
-"""Products of matrices through BLAS, whose addresses SciPy publishes.
+"""Products of matrices through BLAS.
 
 A row-major matrix is a column-major one transposed, so C = A B is asked for as C' = B' A'; which of
 the operands are transposed once more is seen from their strides.
 """
 
 from __future__ import annotations
-
-import ctypes
-from functools import cache
 
 from graphdrop.graph import Node
 from graphdrop.schedule import Place, Product
@@ -16,20 +13,6 @@ from graphdrop.types import Size, num_elements
 from .module import Code, Module
 
 ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
-
-
-@cache
-def address(routine: str) -> int:
-    """Where SciPy's BLAS has a routine."""
-    from scipy.linalg import cython_blas
-
-    capsule = cython_blas.__pyx_capi__[routine]
-    api = ctypes.pythonapi
-    name, pointer = api.PyCapsule_GetName, api.PyCapsule_GetPointer
-    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    found: int = pointer(capsule, name(capsule))
-    return found
 
 
 def supports(node: Node) -> bool:

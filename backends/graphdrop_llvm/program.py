@@ -41,7 +41,7 @@ from graphdrop.schedule.memory import ALIGN
 from graphdrop.substitute import map_sizes, slot, substitute
 from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value_dim
 
-from . import products
+from . import blas, products
 from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
@@ -112,7 +112,7 @@ class LlvmProgram:
         self.module = Module()
         printed = Segments(self.program, self.module, split=split)
         self.text = self.module.text()
-        symbols = {r: products.address(r) for r in products.ROUTINES.values() if r in self.text}
+        symbols = {r: blas.address(r) for r in products.ROUTINES.values() if r in self.text}
         symbols |= runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]
@@ -148,7 +148,7 @@ class LlvmProgram:
         return take
 
     def shortcut(
-        self, arrays: list[Any], shared: Sequence[Shared], sizes: tuple[int, ...]
+        self, arrays: list[Any], shared: Sequence[Any], sizes: tuple[int, ...]
     ) -> Callable[..., list[Any] | None] | None:
         """See `Executable.shortcut`: for programs that are native and brief."""
         plan = self._plan(sizes)

@@ -1,0 +1,55 @@
+"""Which library computes products, as GRAPHDROP_BLAS says."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import numpy as np, graphdrop as gd
+x, w = gd.matrix("x"), gd.matrix("w")
+f = gd.function([x, w], x @ w, backend="llvm")
+a, b = np.arange(6, dtype="f4").reshape(2, 3), np.arange(12, dtype="f4").reshape(3, 4)
+np.testing.assert_array_equal(f(a, b), a @ b)
+"""
+
+
+def run(blas: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "GRAPHDROP_BLAS": blas},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_scipys() -> None:
+    assert run("scipy").returncode == 0
+
+
+def test_mkl() -> None:
+    found = run("mkl")
+    if "MKL is not installed; pip install mkl" in found.stderr:
+        pytest.skip("MKL is not installed")
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_library_by_its_path() -> None:
+    from scipy.linalg import cython_blas
+
+    libraries = Path(cython_blas.__file__).parents[2].glob("numpy.libs/libscipy_openblas*")
+    named = [os.fspath(p) for p in libraries] + [ctypes.util.find_library("blas") or ""]
+    found = run(named[0])
+    # NumPy's own has other names, and says so
+    assert found.returncode == 0 or "so it is no BLAS with Fortran's names" in found.stderr
+
+
+@pytest.mark.parametrize("wrong", ["/no/such/library.so", __file__])
+def test_what_is_no_library(wrong: str) -> None:
+    found = run(wrong)
+    assert found.returncode != 0
+    assert "graphdrop.errors.BackendError" in found.stderr
+    assert f"GRAPHDROP_BLAS={wrong}" in found.stderr
