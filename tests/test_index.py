@@ -316,3 +316,19 @@ def test_picking_the_label_of_every_row() -> None:
     np.testing.assert_array_equal(a, b)
     with pytest.raises(ShapeError):
         f(f32(3, 4), np.array([0, 1], np.int32))
+
+
+def test_rows_are_added_to_tables_of_any_layout() -> None:
+    """A transposed table, ids that repeat, count from the end, and have two axes; a 3-d table."""
+    rng = np.random.default_rng(5)
+    for shape in ((4, 5), (4, 3, 2), (4, 0)):
+        table = np.asfortranarray(rng.normal(size=shape))
+        ids = np.array([[0, 3, -1], [3, 3, 1]])
+        value = rng.normal(size=(2, 3, *shape[1:]))
+        x, i, v = (
+            gd.tensor(n, a.dtype, a.shape) for n, a in zip("xiv", (table, ids, value), strict=True)
+        )
+        found = gd.function([x, i, v], x[i].inc(v))
+        expected = np.array(table)
+        np.add.at(expected, ids, value)
+        np.testing.assert_array_equal(found(table, ids, value), expected)

@@ -13,6 +13,7 @@ from graphdrop.op import get
 from graphdrop.ops import brackets
 from graphdrop.ops import index as ops
 from graphdrop.ops.brackets import Index
+from graphdrop.ops.gather import row_index
 
 from .rule import Array, Table
 
@@ -74,7 +75,14 @@ def gather(x: Array, *ids: Array, index: Index) -> Array:
 
 @in_range
 def scatter_add(x: Array, value: Array, *ids: Array, index: Index) -> Array:
-    y = np.array(x)
+    y = np.array(x, order="C")
+    if index == row_index(y.shape) and y.ndim > 1:
+        # the same additions in the same order; NumPy is ten times faster with one flat index
+        rows, width = np.arange(len(y))[ids[0]], y[:1].size
+        places = rows[..., None] * width + np.arange(width)
+        value = np.broadcast_to(value, (*rows.shape, *y.shape[1:]))
+        np.add.at(y.reshape(-1), places.reshape(-1), value.reshape(-1))
+        return y
     np.add.at(y, key_of(index, ids), value)
     return y
 
