@@ -325,9 +325,8 @@ def test_rows_are_added_to_tables_of_any_layout() -> None:
         table = np.asfortranarray(rng.normal(size=shape))
         ids = np.array([[0, 3, -1], [3, 3, 1]])
         value = rng.normal(size=(2, 3, *shape[1:]))
-        x, i, v = (
-            gd.tensor(n, a.dtype, a.shape) for n, a in zip("xiv", (table, ids, value), strict=True)
-        )
+        arrays = {"x": table, "i": ids, "v": value}
+        x, i, v = (gd.tensor(n, a.dtype, a.shape) for n, a in arrays.items())
         found = gd.function([x, i, v], x[i].inc(v))
         expected = np.array(table)
         np.add.at(expected, ids, value)

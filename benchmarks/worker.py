@@ -1,0 +1,118 @@
+"""One framework on one workload: builds it, takes the first step, then does what it is asked.
+
+    worker.py FRAMEWORK WORKLOAD [RATE]
+
+One line of JSON about itself, then one for each line of JSON it is given: {"seconds": s} measures
+steps for so long, {"steps": n} gives the losses of n steps.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from problems import Problem, problem
+
+CEILING = 1024  # rows of the large product
+
+
+def peak() -> int:
+    """Bytes of memory at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def steps_for(step: Callable[[], Any], seconds: float) -> list[float]:
+    """Seconds of one step, several times; steps too short for the clock are timed together."""
+    start = time.perf_counter()
+    step()
+    together = max(1, int(2e-4 / max(time.perf_counter() - start, 1e-9)))
+    found: list[float] = []
+    while time.perf_counter() - start < seconds or len(found) < 3:
+        begin = time.perf_counter()
+        for _ in range(together):
+            step()
+        found.append((time.perf_counter() - begin) / together)
+    return found
+
+
+def loss_of(result: Any) -> float:
+    """The first of the results, added up."""
+    while isinstance(result, (list, tuple)):
+        result = result[0]
+    return float(np.asarray(result.detach() if hasattr(result, "detach") else result).sum())
+
+
+def machine() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [x.split(":")[1].strip() for x in file if x.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def floor(p: Problem, step: Callable[[], Any]) -> float:
+    """Seconds that the program's products and kernels would take at the machine's ceilings."""
+    import graphdrop as gd
+    from graphdrop.schedule import Kernel, Loop, Product, moved
+    from graphdrop.types import evaluate, num_elements
+
+    def work(program: Any, times: int) -> tuple[float, float]:
+        flops, nbytes = 0.0, 0.0
+        for s in program.steps:
+            if isinstance(s, Loop):
+                inner = work(s.body, times * evaluate(s.length, {}))
+                flops, nbytes = flops + inner[0], nbytes + inner[1]
+            elif isinstance(s, Product):
+                inner_size = evaluate(s.left.shape[-1], {})
+                flops += 2 * evaluate(num_elements(s.node.shape), {}) * inner_size * times
+            elif isinstance(s, Kernel):
+                nbytes += evaluate(moved(s), {}) * times
+        return flops, nbytes
+
+    flops, nbytes = work(step.executable.program, 1)  # type: ignore[attr-defined]
+    a = np.ones((CEILING, CEILING), np.float32)
+    x, v = gd.matrix("x"), gd.vector("v")
+    product, copy = gd.function([x], x @ x), gd.function([v], v * 2)
+    long = np.ones(1 << 24, np.float32)
+    rate = 2 * CEILING**3 / min(steps_for(lambda: product(a), 0.3))
+    bandwidth = 2 * long.nbytes / min(steps_for(lambda: copy(long), 0.3))
+    return max(flops / rate, nbytes / bandwidth)
+
+
+def main() -> None:
+    framework, name, *rate = sys.argv[1:]
+    p = problem(name, float(rate[0]) if rate and rate[0] else None)
+    models = import_module(f"with_{framework}").MODELS
+    if name not in models:
+        print(json.dumps({"missing": True}), flush=True)
+        return
+    before, start = peak(), time.perf_counter()
+    step = models[name](p)
+    values = [loss_of(step())]
+    about = {"first": time.perf_counter() - start, "machine": machine()}
+    step()
+    about["memory"] = peak() - before
+    compiled = getattr(step, "executable", None)
+    if hasattr(compiled, "program"):
+        about["floor"] = floor(p, step)
+    print(json.dumps(about), flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "seconds" in question:
+            answer: dict[str, Any] = {"seconds": steps_for(step, question["seconds"])}
+        else:
+            values.append(loss_of(step()))  # after the second step, whose loss was not looked at
+            answer = {"values": values}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
