@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ON_LLVM := $(patsubst %,tests/test_%.py,autodiff checkpoint cond dropout function mc_dropout memory nn optim \
   promises published_failures random recurrent scan scan_rewrites scan_unrolled sparse sparse_scan train)
 
-.PHONY: demo test check examples clean
+.PHONY: demo test check examples bench clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/digits_mlp.py
@@ -24,6 +24,10 @@ check: $(VENV)/installed-dev
 
 examples: $(VENV)/installed-demo
 	for script in examples/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+# peers are measured where they are installed: .venv/bin/pip install torch jax
+bench: $(VENV)/installed-demo
+	$(BIN)/python benchmarks/bench.py
 
 $(VENV)/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

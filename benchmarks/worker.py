@@ -43,10 +43,11 @@ def steps_for(step: Callable[[], Any], seconds: float) -> list[float]:
 
 
 def loss_of(result: Any) -> float:
-    """The first of the results, added up."""
+    """The first of the results, or its length if it is no number."""
     while isinstance(result, (list, tuple)):
         result = result[0]
-    return float(np.asarray(result.detach() if hasattr(result, "detach") else result).sum())
+    array = np.asarray(result.detach() if hasattr(result, "detach") else result, np.float64)
+    return float(np.linalg.norm(array)) if array.ndim else float(array)
 
 
 def machine() -> str:

@@ -50,6 +50,9 @@ class Executable(Protocol):
         values are being replaced.
         """
 
+    def listing(self, what: str) -> str:
+        """Text for people: "program" (its steps), "source" (what was printed), "assembly"."""
+
     def observe(
         self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[..., None]
     ) -> list[Any]:

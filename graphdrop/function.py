@@ -86,7 +86,7 @@ class Function:
     call      the number of the last call that drew, None before the first
     backend   the name of the backend
     trace     the rewrites that fired
-    source    the nodes of outputs and updates as built, after givens and before rewrites
+    built     the nodes of outputs and updates as built, after givens and before rewrites
     graph     what the backend compiled; of rows written in place (`commit`) it computes only these
     commit    how updates are put in place
     structure how the outputs nest (see `tree`)
@@ -119,7 +119,7 @@ class Function:
         self.streams = list(self._drawing)
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
         self.binder = Binder(self.inputs, inner_nodes(user_graph), current_origin())
-        self.source = tuple(targets)
+        self.built = tuple(targets)
         self.trace = Trace()
         if optimize:
             targets, self.trace = rewrite(targets, self.updated)
@@ -235,6 +235,14 @@ class Function:
         return regenerate_mask(
             self.draws, name, call, rate=rate, example=example, known=known, sizes=sizes
         )
+
+    def source(self) -> str:
+        """What the backend printed of the graph: LLVM's intermediate representation, or Python."""
+        return self.executable.listing("source")
+
+    def assembly(self) -> str:
+        """The machine code, where the backend makes some."""
+        return self.executable.listing("assembly")
 
     def profile(self, *args: Any, **kwargs: Any) -> Profile:
         """Run one call and return the time of every step, with the user's lines.

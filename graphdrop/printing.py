@@ -25,7 +25,7 @@ from .substitute import Body
 from .types import TensorType
 
 MAX_LEVEL = 40  # trees nested deeper go on in a tree of their own, or indents would fill memory
-WHAT = ("graph", "source", "trace")
+WHAT = ("graph", "source", "trace", "program")
 
 
 def dprint(obj: Any, what: str = "graph", file: Any = None, *, origin: bool = False) -> str | None:
@@ -33,7 +33,8 @@ def dprint(obj: Any, what: str = "graph", file: Any = None, *, origin: bool = Fa
 
     obj     a node, nodes in lists, tuples and dicts, or a compiled function
     what    "graph": the nodes; of a function, what its backend compiled.  "source": what was
-            built, after givens and before rewrites.  "trace": the rewrites that fired
+            built, after givens and before rewrites.  "trace": the rewrites that fired.
+            "program": the steps that its backend takes
     file    where to print, standard output by default; "str" returns the text instead
     origin  whether every line ends with the file and line that built the node
 
@@ -41,7 +42,10 @@ def dprint(obj: Any, what: str = "graph", file: Any = None, *, origin: bool = Fa
     show their site (name or number), rate, shared axes and stream; a constant training flag that
     is true is left out.
     """
-    text = _trace_text(obj) if what == "trace" else _forest(roots_of(obj, what), origin)
+    if what in ("trace", "program"):
+        text = _text_of(obj, what)
+    else:
+        text = _forest(roots_of(obj, what), origin)
     if isinstance(file, str):
         if file != "str":
             raise ArgumentError(f"file must be 'str' or something with write(), got {file!r}")
@@ -50,9 +54,11 @@ def dprint(obj: Any, what: str = "graph", file: Any = None, *, origin: bool = Fa
     return None
 
 
-def _trace_text(obj: Any) -> str:
+def _text_of(obj: Any, what: str) -> str:
     if not isinstance(obj, Function):
-        raise ArgumentError(f"only a compiled function has a trace, got {obj!r}")
+        raise ArgumentError(f"only a compiled function has a {what}, got {obj!r}")
+    if what == "program":
+        return obj.executable.listing("program") + "\n"
     return "".join(f"{record}\n" for record in obj.trace) or "no rewrites fired\n"
 
 
@@ -79,7 +85,7 @@ def roots_of(obj: Any, what: str = "graph") -> list[Root]:
             if not isinstance(node, Node):
                 raise ArgumentError(f"takes nodes or a compiled function, got {node!r}")
         return _labelled(structure, nodes, "")
-    targets = obj.graph.outputs if what == "graph" else obj.source
+    targets = obj.graph.outputs if what == "graph" else obj.built
     count = len(targets) - len(obj.updated)
     updates = zip(obj.updated, targets[count:], strict=True)
     return [

@@ -252,3 +252,40 @@ def test_bodies_of_loops_and_branches() -> None:
     assert "Body(" not in text
     nested = gd.map(lambda row: gd.map(lambda v: v * 2 + row.sum(), row), x)
     assert str(gd.dprint(nested, file="str")).count("each step:") == 2
+
+
+class TestListings:
+    """What a backend made of a graph."""
+
+    @staticmethod
+    def compiled(backend: str) -> gd.Function:
+        x = gd.matrix("x", shape=("batch", 3))
+        return gd.function([x], (gd.tanh(x) * 2) @ np.ones((3, 2), "f4"), backend=backend)
+
+    @pytest.mark.parametrize("backend", ["numpy", "llvm"])
+    def test_programs_tell_steps_and_lines(self, backend: str) -> None:
+        text = gd.dprint(self.compiled(backend), "program", file="str")
+        assert text is not None
+        assert "tanh" in text
+        assert "matmul" in text
+        assert text.endswith("\n")
+
+    def test_fused_kernels_tell_bytes(self) -> None:
+        f = self.compiled("llvm")
+        f(np.ones((4, 3), "f4"))
+        text = gd.dprint(f, "program", file="str")
+        assert text is not None
+        assert "kernel over [batch, 3]: tanh mul" in text
+        assert "24*batch + 4 bytes" in text
+        assert "scratch in the last call: 64 bytes" in text
+
+    def test_code(self) -> None:
+        assert "def run(a, f):" in self.compiled("numpy").source()
+        assert "define internal void @step0" in self.compiled("llvm").source()
+        assert "ret" in self.compiled("llvm").assembly()
+        with pytest.raises(gd.GraphdropError, match="no machine code of its own"):
+            self.compiled("numpy").assembly()
+
+    def test_only_functions_have_programs(self) -> None:
+        with pytest.raises(gd.GraphdropError, match="only a compiled function has a program"):
+            gd.dprint(gd.vector("x"), "program")

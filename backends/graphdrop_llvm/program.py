@@ -126,13 +126,16 @@ class LlvmProgram:
         self.filled = list(_must_have_elements(self.program))
         self._plans: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
 
-    def source(self) -> str:
-        """The program as LLVM's intermediate representation."""
-        return self.text
-
-    def assembly(self) -> str:
-        """The program as this machine's assembly."""
-        return assembly(self.text)
+    def listing(self, what: str) -> str:
+        """See `Executable.listing`."""
+        if what == "source":
+            return self.text
+        if what == "assembly":
+            return assembly(self.text)
+        lines = [self.program.text()]
+        for plan in list(self._plans.values())[-1:]:
+            lines.append(f"scratch in the last call: {plan.layout.size} bytes")
+        return "\n".join(lines)
 
     def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
         address = runtime().take

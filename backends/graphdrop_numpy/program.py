@@ -19,7 +19,7 @@ import numpy as np
 
 from graphdrop.backend import Graph
 from graphdrop.errors import BackendError, GraphdropError
-from graphdrop.graph import Node, toposort
+from graphdrop.graph import Node, format_origin, toposort
 from graphdrop.op import constant_value, explain
 from graphdrop.substitute import map_sizes
 from graphdrop.types import Atom
@@ -162,6 +162,20 @@ class NumpyProgram:
                 return self._run(arrays, plan)
         except GraphdropError as error:
             raise self.explained(error) from None
+
+    def listing(self, what: str) -> str:
+        """See `Executable.listing`."""
+        if what == "source":
+            return self.text()
+        if what == "assembly":
+            raise BackendError(
+                "the numpy backend calls NumPy and has no machine code of its own; compile with "
+                "backend='llvm'"
+            )
+        return "\n".join(
+            f"{k:4}  {c.node.op.name} {c.node.type}  {format_origin(c.node.origin)}"
+            for k, c in enumerate(self.calls)
+        )
 
     def shortcut(self, arrays: list[Any], shared: Any, sizes: tuple[int, ...]) -> None:
         """There is none; see `Executable.shortcut`."""

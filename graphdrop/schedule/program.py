@@ -230,4 +230,4 @@ def _line(number: int, step: Step) -> str:
         what = f"loop of {step.length} steps  {format_origin(step.node.origin)}"
     else:
         what = f"outside: {step.node.op.name}  {format_origin(step.node.origin)}"
-    return f"{number:4}  {writes} <- {reads}  {what}"
+    return f"{number:4}  {writes} <- {reads}  {what}  {moved(step)} bytes"
