@@ -135,7 +135,7 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
 
     workloads = list(dict.fromkeys(r["workload"] for r in rows))
     frameworks = [f for f in FRAMEWORKS if any(r["framework"] == f for r in rows)]
-    figure, axes = plt.subplots(figsize=(8, 0.62 * len(workloads) + 1.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(workloads) + 1.2), layout="constrained")
     height = 0.8 / len(frameworks)
     colours = dict(zip(FRAMEWORKS, ("#c03a2b", "#9aa5b1", "#5b8db8", "#8fbf8f"), strict=True))
     for k, framework in enumerate(frameworks):
@@ -149,7 +149,7 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("time of a step, as a multiple of the fastest peer's (log scale)")
     axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
