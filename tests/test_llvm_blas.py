@@ -30,6 +30,26 @@ def test_scipys() -> None:
     assert run("scipy").returncode == 0
 
 
+def test_scipy_is_whole_for_whoever_imports_it_later() -> None:
+    later = (
+        PROGRAM
+        + """
+import sys
+assert "scipy.linalg.cython_blas" in sys.modules and "scipy.linalg" not in sys.modules
+import scipy.linalg
+from scipy.linalg import cython_blas
+assert cython_blas is sys.modules["scipy.linalg.cython_blas"]
+np.testing.assert_allclose(scipy.linalg.solve(2 * np.eye(2), [2, 4]), [1, 2])
+np.testing.assert_array_equal(f(a, b), a @ b)
+"""
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", later], env={**os.environ, "GRAPHDROP_BLAS": "scipy"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+
+
 def test_mkl() -> None:
     found = run("mkl")
     if "MKL is not installed; pip install mkl" in found.stderr:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from functools import cache
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
+from typing import Any
 
 from graphdrop.errors import BackendError
 from graphdrop.threads import follow
 
 ENVIRONMENT = "GRAPHDROP_BLAS"
+_lock = threading.Lock()
 
 
 @cache
@@ -69,11 +75,35 @@ def _let_sleep(mkl: Path) -> None:
         ctypes.CDLL(str(path)).kmp_set_blocktime(0)
 
 
+def _cython_blas() -> Any:
+    """SciPy's module alone: all of scipy.linalg takes longer to import than a program to compile.
+
+    It is known under its name afterwards, so that whoever imports scipy.linalg gets the same.
+    """
+    name = "scipy.linalg.cython_blas"
+    with _lock:
+        _load_alone(name)
+    return sys.modules.get(name) or import_module(name)
+
+
+def _load_alone(name: str) -> None:
+    if name not in sys.modules and "scipy.linalg" not in sys.modules:
+        import scipy
+
+        folders = [os.path.join(folder, "linalg") for folder in scipy.__path__]
+        spec = PathFinder.find_spec(name, folders)
+        if spec is not None and spec.loader is not None:
+            module = sys.modules[name] = module_from_spec(spec)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
+
+
 def _of_scipy(routine: str) -> int:
     """The address that SciPy publishes."""
-    from scipy.linalg import cython_blas
-
-    capsule = cython_blas.__pyx_capi__[routine]
+    capsule = _cython_blas().__pyx_capi__[routine]
     api = ctypes.pythonapi
     name, pointer = api.PyCapsule_GetName, api.PyCapsule_GetPointer
     name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
