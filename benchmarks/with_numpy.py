@@ -18,13 +18,15 @@ class Masks:
     def __init__(self, rate: float, shape: tuple[int, ...]) -> None:
         self.rng = np.random.Generator(np.random.SFC64(0))
         self.threshold, self.shape = round(rate * 65536), shape
+        self.found = np.empty(shape, np.float32)
         self.count, self.scale = int(np.prod(shape)), np.float32(1 / (1 - rate))
 
     def draw(self) -> Any:
         if not self.threshold:
             return np.float32(1)
-        bits = np.frombuffer(self.rng.bytes(2 * self.count), np.uint16).reshape(self.shape)
-        return np.multiply(bits >= self.threshold, self.scale, dtype=np.float32)
+        words = self.rng.integers(0, 2**64, -(-self.count // 4), np.uint64)
+        kept = words.view(np.uint16)[: self.count].reshape(self.shape) >= self.threshold
+        return np.multiply(kept, self.scale, out=self.found)
 
 
 def mlp(p: Problem) -> Step:
