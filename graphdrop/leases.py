@@ -50,7 +50,7 @@ def read_elsewhere(variable: Any, lease: int) -> bool:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Around all that replaces shared values or writes to them; `swap` is held."""
+    """Around all that may replace shared values or write to them; `swap` is held."""
     with swap:
         changing.value += 1
         try:

@@ -28,8 +28,8 @@ def get_num_threads() -> int:
 def set_num_threads(number: int) -> None:
     """Let so many threads share a large kernel, the caller's included; 1 means no others.
 
-    Results do not depend on it.  Products of matrices are computed by a BLAS library, which has
-    threads of its own (OPENBLAS_NUM_THREADS, or the package threadpoolctl).
+    Results do not depend on it.  Products of matrices are computed by a BLAS library: MKL follows
+    this number, SciPy's has threads of its own (OPENBLAS_NUM_THREADS, or threadpoolctl).
     """
     global _number
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:

@@ -307,7 +307,9 @@ class TestLookingInside:
         y = gd.dropout(gd.tanh(x), 0.5, stream)
         f = gd.function([x], y, updates={w: w + 1})
         profile = f.profile(f32(4))
-        assert any("tanh" in str(r["op"]) for r in profile.rows)
+        names = " ".join(str(r["op"]) for r in profile.rows).split()
+        drawing = {"numpy": "mask", "llvm": "dropout"}[f.backend]  # NumPy draws the mask apart
+        assert {"tanh", drawing} <= set(names)
         assert "test_function.py" in str(profile)
         assert profile.seconds > 0
         assert w.get_value() == 0
