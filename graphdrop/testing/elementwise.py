@@ -361,7 +361,7 @@ ACTIVATIONS: list[Case] = [
     Case("silu", activation.silu, in_float(lambda x: x * scipy.special.expit(x)), unary(), FLOATS,
          torch=torch("nn.functional.silu")),
     Case("gelu", activation.gelu, in_float(lambda x: x * scipy.special.ndtr(x)), unary(), FLOATS,
-         ulp=8, torch=torch("nn.functional.gelu")),
+         others=8, torch=torch("nn.functional.gelu")),
     Case("gelu approximate", lambda x: activation.gelu(x, approximate=True),
          in_float(lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))),
          unary(), FLOATS, torch=torch("nn.functional.gelu", approximate="tanh")),

@@ -118,7 +118,7 @@ def _several(function: Callable[..., Any]) -> Callable[..., Any]:
 
 SUMS = [
     # one sample's sum is near 0, where NumPy's own is 32 ulp from the exact one
-    *_family("sum", reduce.sum, np.sum, THREE, dtypes=ALL, covers=["sum"], ulp=40),
+    *_family("sum", reduce.sum, np.sum, THREE, dtypes=ALL, covers=["sum"], others=40),
     *_family("prod", reduce.prod, np.prod, THREE, dtypes=ALL, covers=["prod"]),
     *_family("prod zeros", reduce.prod, np.prod, WITH_ZEROS, WAYS[:1], covers=["prod"],
              torch=torch_call("prod")),

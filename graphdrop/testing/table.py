@@ -36,6 +36,7 @@ class Case:
     covers     names of the ops in OPS that this case is a test of
     wrt        operands to differentiate by; None: all floats; (): the op has no gradient
     ulp        allowed difference in units in the last place of the largest magnitude; 0: equal
+    others     the same for backends that compute it otherwise than NumPy; None: as `ulp`
     torch      the same in PyTorch (tensors -> tensor), where it has the op
     torch_grad whether PyTorch defines the same gradient
     each       ulp are those of every element itself, not of the largest
@@ -51,6 +52,7 @@ class Case:
     covers: Sequence[str] = ()
     wrt: Sequence[int] | None = None
     ulp: float = 4
+    others: float | None = None
     torch: Callable[..., Any] | None = None
     torch_grad: bool = True
     each: bool = False
