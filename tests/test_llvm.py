@@ -200,6 +200,20 @@ def test_the_number_of_threads_changes_no_byte(shape: tuple[int, int], dtype: st
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+@pytest.mark.parametrize("shape", [(3_000_001,), (2, 1_500_001), (1500, 2048)])
+def test_results_written_around_the_caches(shape: tuple[int, ...], dtype: str) -> None:
+    """Rows that begin on a cache line and rows that do not, with tails; as NumPy has them."""
+    x = gd.tensor("x", dtype, shape)
+    f = gd.function([x], [x * x + x, x - 1], backend="llvm")
+    a = np.random.default_rng(0).integers(-90, 90, shape).astype(dtype)
+    for _ in range(3):  # memory of results is used again
+        found = f(a)
+        np.testing.assert_array_equal(found[0], a * a + a)
+        np.testing.assert_array_equal(found[1], a - 1)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_several_callers_share_the_workers() -> None:
     x = gd.matrix("x")
     f = gd.function([x], gd.exp(x) + 1, backend="llvm")

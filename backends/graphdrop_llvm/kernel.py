@@ -1,16 +1,14 @@
 """A fused kernel as loops in LLVM IR.
 
-The axes of the domain that every access walks evenly are made one.  The last axis that is left is
-cut into tiles; a unit of work is one tile of one row, and a kernel is a function of a range of
-units, so that threads can share it:
+A kernel is a function of a range of its units of work (see `walk`), or of blocks of them, so that
+threads can share it:
 
-    void kernel(ptr table, ptr sizes, i64 first unit, i64 last unit)
+    void step(ptr table, ptr sizes, i64 first unit, i64 last unit)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,180 +19,34 @@ from graphdrop.op import size as size_op
 from graphdrop.ops import create
 from graphdrop.ops import random as draws
 from graphdrop.replay import operand
-from graphdrop.schedule import Kernel, Place, contiguous
+from graphdrop.schedule import Kernel, Place
 from graphdrop.types import Size, num_elements
 
-from .engine import VERSION
-from .functions import FUNCTIONS
+from .access import fetch, put, stream
 from .lanes import Lanes, literal, memory_type, scalar_type
 from .masks import Window
 from .module import Code, Module
 from .reductions import combine, horizontal, identity, wide
 from .scalars import PRINTERS
+from .walk import BLOCKS, TILE, Stage, Walk
 
 SHARED_WORK = 1 << 20  # bytes to move from which on it pays to wake other threads
 STREAMED = 1 << 23  # bytes; writing around the caches saves reading what is overwritten
-BLOCKS = 8  # of rows whose sums along the first axes are added up apart
-ALIGNMENTS = {"i8": 1, "i16": 2, "half": 2, "i32": 4, "float": 4}  # of what is not 8 bytes wide
-MANY_FUNCTIONS = 4  # one after the other
-LEAST_IN_BLOCKS = 1 << 14  # elements
-TILE = 2048  # elements; what a unit touches stays in the nearest cache
 
 
-@dataclass
-class Axes:
-    """A domain with fewer axes, and the strides of every access along them."""
-
-    sizes: list[Size]
-    strides: list[list[Size]]
-
-
-def collapse(domain: Sequence[Size], accesses: Sequence[Sequence[Size]]) -> Axes:
-    """Neighbouring axes made one wherever every access walks through both evenly."""
-    sizes: list[Size] = []
-    strides: list[list[Size]] = [[] for _ in accesses]
-    for axis, size in enumerate(domain):
-        if size == 1:
-            continue
-        steps = [a[axis] for a in accesses]
-        if sizes and all(s[-1] == t * size for s, t in zip(strides, steps, strict=True)):
-            sizes[-1] = sizes[-1] * size
-            for s, t in zip(strides, steps, strict=True):
-                s[-1] = t
-        else:
-            sizes.append(size)
-            for s, t in zip(strides, steps, strict=True):
-                s.append(t)
-    if not sizes:
-        return Axes([1], [[0] for _ in accesses])
-    return Axes(sizes, strides)
-
-
-@dataclass
-class Stage:
-    """What is done in one walk over a row: nodes, what they load, what is stored."""
-
-    number: int
-    nodes: list[Node]
-    reads: list[Node]
-    writes: list[Node]
-
-
-def stages_of(kernel: Kernel) -> list[Stage]:
-    """A kernel's walks over its rows: one more than reductions wait for each other.
-
-    What a later walk needs of an earlier one is computed again, from what is loaded again.
-    """
-    number: dict[Node, int] = {}
-    for node in kernel.nodes:
-        waits = [number[kernel.rows[d]] + 1 for d in node.dependencies if d in kernel.rows]
-        number[node] = max([0, *waits, *(number[d] for d in node.dependencies
-                                         if d in number and d not in kernel.rows)])  # fmt: skip
-    found = []
-    for k in range(max(number.values(), default=0) + 1):
-        writes = [n for n in kernel.writes if number.get(n, 0) == k]
-        needed = {*writes, *(n for n in kernel.reduced if number[n] == k)}
-        for node in reversed(kernel.nodes):
-            if node in needed:
-                needed.update(d for d in node.dependencies if d not in kernel.rows)
-        nodes = [n for n in kernel.nodes if n in needed]
-        found.append(Stage(k, nodes, [n for n in kernel.reads if n in needed], writes))
-    return found
-
-
-class Printer:
+class Printer(Walk):
     """Prints one kernel as a function of a module."""
 
     def __init__(self, kernel: Kernel, module: Module) -> None:
-        self.kernel, self.module = kernel, module
+        super().__init__(kernel)
+        self.module = module
         self.code = Code(module, own=True)
-        self.width = self._width()
-        places = [*kernel.reads.items(), *kernel.writes.items(), *kernel.reduced.items()]
-        self.axes = collapse(kernel.domain, [p.strides for _, p in places])
-        count = len(kernel.reads), len(kernel.writes)
-        walks = list(zip(places, self.axes.strides, strict=True))
-        self.reads = {n: (p, s) for (n, p), s in walks[: count[0]]}
-        self.writes = {n: (p, s) for (n, p), s in walks[count[0] : sum(count)]}
-        self.reduced = {n: (p, s) for (n, p), s in walks[sum(count) :]}
         self.bases: dict[tuple[str, Node], str] = {}
         self.windows: dict[tuple[int, tuple[Node, ...]], Window] = {}
-        self.stages = stages_of(kernel)
-        self.partial = self._partial()
-        self.columns = self._columns()
         drawing = (n for n in kernel.nodes if "key" in n.op.operand_names)
         self.keys = {operand(n, "key") for n in drawing}
         self.windows_of: dict[Node, Window] = {}
         self.streams: dict[Node, str] = {}
-
-    # ---- what the kernel is like
-    def _width(self) -> int:
-        if num_elements(self.kernel.domain) == 1:
-            return 1
-        sizes = [n.dtype.itemsize for n in (*self.kernel.reads, *self.kernel.nodes)]
-        width = 8 if max(sizes, default=4) == 8 and 4 not in sizes and 2 not in sizes else 16
-        # functions of functions wait for each other: the processor then has two to do at a time
-        functions = sum(n.op.name in FUNCTIONS for n in self.kernel.nodes)
-        return 2 * width if functions >= MANY_FUNCTIONS else width
-
-    @property
-    def rows(self) -> Size:
-        return num_elements(tuple(self.axes.sizes[:-1]))
-
-    @property
-    def units(self) -> Size:
-        """How many units of work there are."""
-        return self.rows * self.tiles
-
-    @property
-    def shares(self) -> Size:
-        """What the function is given a range of: units, or blocks of units."""
-        return BLOCKS if self.columns else self.units
-
-    @property
-    def tiles(self) -> Size:
-        if self.kernel.rows:
-            return 1  # a row must be whole to be walked again
-        return (self.axes.sizes[-1] + (TILE - 1)) // TILE
-
-    @property
-    def divisible(self) -> bool:
-        """Whether units may run at the same time: no two of them add to one result."""
-        apart = {*self.partial, *self.columns}
-        return all(n in apart or self._own_result(n) for n in self.reduced)
-
-    def _own_result(self, node: Node) -> bool:
-        """Whether a reduction has a result, or a part of one, for each unit alone."""
-        strides = self.reduced[node][1]
-        return 0 not in strides[:-1] and (strides[-1] != 0 or self.tiles == 1)
-
-    def _partial(self) -> list[Node]:
-        """Reductions to whose results several units add: each writes down its own part first.
-
-        A result has the parts of units that follow on one another: those of a row, or all.
-        """
-        found = []
-        for node, (place, strides) in self.reduced.items():
-            dense = contiguous(tuple(self.axes.sizes[:-1]))
-            rows = tuple(strides[:-1]) == dense and place.offset == 0
-            whole = all(s == 0 for s in strides) and self.units != 1
-            if strides[-1] == 0 and (whole or rows) and not self._own_result(node):
-                found.append(node)
-        return found
-
-    def _columns(self) -> list[Node]:
-        """Reductions along all axes but the last: each block of rows has results of its own first.
-
-        The blocks are the same however many threads there are, and so are the sums.
-        """
-        known = num_elements(self.kernel.domain)
-        if isinstance(known, int) and known < LEAST_IN_BLOCKS:
-            return []
-        return [
-            node
-            for node, (place, strides) in self.reduced.items()
-            if strides[-1] == 1 and all(s == 0 for s in strides[:-1]) and place.offset == 0
-            and len(strides) > 1
-        ]  # fmt: skip
 
     @property
     def least_to_share(self) -> int | None:
@@ -466,47 +318,14 @@ class Printer:
             self._store(b, node, values[node], j, mask)
         return after
 
-    def _pointers(self, b: Lanes, base: str, kind: str, j: str, stride: Size) -> tuple[str, bool]:
-        """The address of the elements from j on, or one for each if they are not neighbours."""
-        if stride == 1 or b.width == 1:
-            step = j if stride == 1 else self._times(b, j, stride)
-            return (
-                base if step == "0" else b.emit(f"getelementptr {kind}, ptr {base}, i64 {step}")
-            ), True
-        every = b.splat("i64", j) if j.startswith("%") else b.repeat("i64", j)
-        index = b.binary("add", "i64", every, b.positions())
-        step = self.code.size(stride)
-        steps = b.splat("i64", step) if step.startswith("%") else b.repeat("i64", step)
-        index = b.binary("mul", "i64", index, steps)
-        return b.emit(f"getelementptr {kind}, ptr {base}, {b.type('i64')} {index}"), False
-
-    def _times(self, b: Lanes, j: str, stride: Size) -> str:
-        step = self.code.size(stride)
-        return "0" if j == "0" or step == "0" else b.emit(f"mul i64 {j}, {step}")
-
     def _load(self, b: Lanes, node: Node, j: str, mask: str | None) -> str:
         place, strides = self.reads[node]
         if place.buffer.node.op is create.iota and _counts(place, strides):
             at = b.emit(f"add i64 {self.column}, {j}")
             return b.binary("add", "i64", b.splat("i64", at), b.positions())
         kind = memory_type(place.buffer.dtype)
-        value = self._fetch(b, self.bases["r", node], kind, j, strides[-1], mask)
+        value = fetch(b, self.bases["r", node], kind, j, self.code.size(strides[-1]), mask)
         return self._from_memory(b, node, value)
-
-    def _fetch(self, b: Lanes, base: str, kind: str, j: str, stride: Size, mask: str | None) -> str:
-        pointer, together = self._pointers(b, base, kind, j, stride)
-        whole = b.type(kind)
-        if together and mask is None:
-            return b.emit(f"load {whole}, ptr {pointer}, align {ALIGNMENTS.get(kind, 8)}")
-        short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
-        held = mask or b.repeat("i1", "true")
-        zero = "zeroinitializer"
-        if together:
-            name, p = f"llvm.masked.load.v{b.width}{short}.p0", "ptr"
-        else:
-            name, p = f"llvm.masked.gather.v{b.width}{short}.v{b.width}p0", b.type("ptr")
-        given = [(p, pointer), *_alignment(kind), (b.type("i1"), held), (whole, zero)]
-        return b.call(name, whole, *given)
 
     def _from_memory(self, b: Lanes, node: Node, value: str) -> str:
         if node.dtype != np.bool_:
@@ -519,41 +338,9 @@ class Printer:
             value = b.emit(f"zext {b.type('i1')} {value} to {b.type('i8')}")
         base, kind = self.bases["w", node], memory_type(node.dtype)
         if node in self.streams and mask is None and b.width > 1:
-            self._stream(b, self.streams[node], base, kind, value, j)
+            stream(b, self.streams[node], base, kind, value, j)
         else:
-            self._put(b, base, kind, value, j, strides[-1], mask)
-
-    def _stream(self, b: Lanes, around: str, base: str, kind: str, value: str, j: str) -> None:
-        """A store around the caches if `around` is true."""
-        pointer, _ = self._pointers(b, base, kind, j, 1)
-        tag = b.fresh("stream")[1:]
-        b.do(f"br i1 {around}, label %{tag}.around, label %{tag}.through")
-        b.label(f"{tag}.around")
-        b.do(f"store {b.type(kind)} {value}, ptr {pointer}, align 64, !nontemporal !0")
-        b.do(f"br label %{tag}.after")
-        b.label(f"{tag}.through")
-        b.do(f"store {b.type(kind)} {value}, ptr {pointer}, align {ALIGNMENTS.get(kind, 8)}")
-        b.do(f"br label %{tag}.after")
-        b.label(f"{tag}.after")
-
-    def _put(
-        self, b: Lanes, base: str, kind: str, value: str, j: str, stride: Size, mask: str | None
-    ) -> None:
-        pointer, together = self._pointers(b, base, kind, j, stride)
-        whole = b.type(kind)
-        if together and mask is None:
-            b.do(f"store {whole} {value}, ptr {pointer}, align {ALIGNMENTS.get(kind, 8)}")
-            return
-        short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
-        held = mask or b.repeat("i1", "true")
-        name = "store" if together else "scatter"
-        p = "ptr" if together else b.type("ptr")
-        suffix = f"v{b.width}{short}." + ("p0" if together else f"v{b.width}p0")
-        text = f"llvm.masked.{name}.{suffix}"
-        given = [(whole, value), (p, pointer), *_alignment(kind), (b.type("i1"), held)]
-        types = ", ".join(t for t, _ in given)
-        self.module.needs[f"declare void @{text}({types})"] = None
-        b.do(f"call void @{text}({', '.join(f'{t} {v}' for t, v in given)})")
+            put(b, base, kind, value, j, self.code.size(strides[-1]), mask)
 
     # ---- draws and positions
     def _position(self, b: Lanes, j: str) -> str:
@@ -596,9 +383,9 @@ class Printer:
     def _add_to_memory(self, b: Lanes, node: Node, x: str, j: str, mask: str | None) -> None:
         _, strides = self.reduced[node]
         kind, base = memory_type(node.dtype), self.bases["s", node]
-        old = self._fetch(b, base, kind, j, strides[-1], mask)
+        old = fetch(b, base, kind, j, self.code.size(strides[-1]), mask)
         new = combine(b, node, node.dtype, old, self._operand(b, node, x, node.dtype))
-        self._put(b, base, kind, new, j, strides[-1], mask)
+        put(b, base, kind, new, j, self.code.size(strides[-1]), mask)
 
     def _add_up(self, node: Node, total: str) -> str:
         """The lanes of a sum together, and added to what memory has; returns the new sum."""
@@ -618,11 +405,6 @@ class Printer:
         one.do(f"store {held} {new}, ptr {base}")
         self.code.lines += one.lines
         return new
-
-
-def _alignment(kind: str) -> list[tuple[str, str]]:
-    """The operand by which masked accesses are told of alignment; LLVM 22 did away with it."""
-    return [] if VERSION >= (22,) else [("i32", str(ALIGNMENTS.get(kind, 8)))]
 
 
 def _counts(place: Place, strides: Sequence[Size]) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .module import Lines
+
 KINDS = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32",
     "uint32": "i32", "int64": "i64", "uint64": "i64", "float16": "half", "float32": "float",
@@ -38,7 +40,7 @@ def literal(dtype: np.dtype[Any], value: Any) -> str:
     return f"0x{struct.unpack('<Q', struct.pack('<d', float(number)))[0]:016X}"
 
 
-class Lanes:
+class Lanes(Lines):
     """Collects instructions; every method that computes returns the name of its result.
 
     width  how many elements a value has
@@ -46,10 +48,9 @@ class Lanes:
     """
 
     def __init__(self, width: int, needs: dict[str, str | None], names: Iterator[int]) -> None:
+        super().__init__(names)
         self.width = width
-        self.lines: list[str] = []
         self.needs = needs  # declarations and definitions that the module must have
-        self._names = names
 
     # ---- names and types
     def type(self, kind: str) -> str:
@@ -57,20 +58,6 @@ class Lanes:
 
     def of(self, dtype: np.dtype[Any]) -> str:
         return self.type(scalar_type(dtype))
-
-    def fresh(self, hint: str = "v") -> str:
-        return f"%{hint}{next(self._names)}"
-
-    def emit(self, text: str, hint: str = "v") -> str:
-        name = self.fresh(hint)
-        self.lines.append(f"  {name} = {text}")
-        return name
-
-    def do(self, text: str) -> None:
-        self.lines.append(f"  {text}")
-
-    def label(self, name: str) -> None:
-        self.lines.append(f"{name}:")
 
     # ---- values
     def constant(self, dtype: np.dtype[Any], value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from graphdrop.types import Size
 
@@ -45,23 +46,12 @@ class Module:
         return "\n".join([*needs, "", functions, attributes, "!0 = !{i32 1}"])
 
 
-class Code:
-    """The body of one function: instructions on addresses and sizes, which are i64.
+class Lines:
+    """Collects instructions, with names for what they make."""
 
-    %t is the table of addresses, %s the table of sizes.  The function of a step has a table of its
-    own, of the buffers it touches, so that steps on other buffers can share the function.
-
-    own     whether it is the function of a step
-    places  the numbers of the buffers in the table of a step
-    """
-
-    def __init__(self, module: Module, own: bool = False) -> None:
-        self.module, self.own = module, own
-        self.places: list[int] = []
+    def __init__(self, names: Iterator[int]) -> None:
         self.lines: list[str] = []
-        self.names = itertools.count(1)
-        self._sizes: dict[Size, str] = {}
-        self._top: list[str] = []  # what the entry block computes once
+        self.names = names
 
     def fresh(self, hint: str = "x") -> str:
         return f"%{hint}.{next(self.names)}"
@@ -76,6 +66,24 @@ class Code:
 
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
+
+
+class Code(Lines):
+    """The body of one function: instructions on addresses and sizes, which are i64.
+
+    %t is the table of addresses, %s the table of sizes.  The function of a step has a table of its
+    own, of the buffers it touches, so that steps on other buffers can share the function.
+
+    own     whether it is the function of a step
+    places  the numbers of the buffers in the table of a step
+    """
+
+    def __init__(self, module: Module, own: bool = False) -> None:
+        super().__init__(itertools.count(1))
+        self.module, self.own = module, own
+        self.places: list[int] = []
+        self._sizes: dict[Size, str] = {}
+        self._top: list[str] = []  # what the entry block computes once
 
     def once(self, text: str, hint: str = "e") -> str:
         """An instruction of the entry block."""

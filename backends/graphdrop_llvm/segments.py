@@ -12,10 +12,11 @@ from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, S
 from graphdrop.types import Size, num_elements
 
 from . import products
-from .kernel import BLOCKS, Printer
+from .kernel import Printer
 from .lanes import literal, memory_type, scalar_type
 from .module import Code, Module
 from .reductions import identity, join_blocks, join_function, wide
+from .walk import BLOCKS
 
 
 def table_size(program: Program) -> int:
