@@ -28,7 +28,7 @@ def get_num_threads() -> int:
 def set_num_threads(number: int) -> None:
     """Let so many threads share a large kernel, the caller's included; 1 means no others.
 
-    Results do not depend on it.  Products of matrices are computed by a BLAS library: MKL follows
+    Results do not depend on it.  Where GRAPHDROP_BLAS lets a library compute products: MKL follows
     this number, SciPy's has threads of its own (OPENBLAS_NUM_THREADS, or threadpoolctl).
     """
     global _number

@@ -192,5 +192,5 @@ class TestInjectedFaults:
 def test_a_program_is_shown_with_what_is_fused() -> None:
     weights = gd.shared(np.ones((3, 3)), "w")
     text = program_of([gd.tanh(x @ weights), (x * 2).sum()]).text()
-    assert "library: matmul" in text
+    assert "product: matmul" in text
     assert "kernel over" in text

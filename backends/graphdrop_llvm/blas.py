@@ -1,7 +1,7 @@
-"""Which library computes products of matrices: MKL where the user has it, otherwise SciPy's BLAS.
+"""The library that computes products of matrices where the user wants one.
 
-GRAPHDROP_BLAS chooses: "scipy", "mkl", or the path of a library with Fortran's names (sgemm_) and
-integers of 32 bits.
+GRAPHDROP_BLAS names it: "mkl", "scipy", or the path of a library with Fortran's names (sgemm_) and
+integers of 32 bits.  Unset or empty, products are our own; see `gemm`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ from graphdrop.threads import follow
 
 ENVIRONMENT = "GRAPHDROP_BLAS"
 _lock = threading.Lock()
+
+
+def chosen() -> bool:
+    """Whether a library computes products, and not our own functions."""
+    return bool(os.environ.get(ENVIRONMENT))
 
 
 @cache
@@ -45,15 +50,13 @@ def _library() -> ctypes.CDLL | None:
     wish = os.environ.get(ENVIRONMENT, "")
     if wish == "scipy":
         return None
-    found = _mkl() if wish in ("", "mkl") else Path(wish)
+    found = _mkl() if wish == "mkl" else Path(wish)
     if found is None:
-        if wish:
-            raise BackendError(f"{ENVIRONMENT}={wish}: MKL is not installed; pip install mkl")
-        return None
+        raise BackendError(f"{ENVIRONMENT}={wish}: MKL is not installed; pip install mkl")
     try:
         library = ctypes.CDLL(str(found))
     except OSError as error:
-        raise BackendError(f"{ENVIRONMENT}={wish or 'mkl'}: {error}") from None
+        raise BackendError(f"{ENVIRONMENT}={wish}: {error}") from None
     if hasattr(library, "MKL_Set_Num_Threads"):
         follow(library.MKL_Set_Num_Threads)
         _let_sleep(found)

@@ -23,6 +23,11 @@ def _host() -> tuple[Any, str, str]:
     return llvm.Target.from_default_triple(), llvm.get_host_cpu_name(), features
 
 
+def features() -> str:
+    """What the processor can do, as LLVM writes it: "+avx512f,-..."."""
+    return _host()[2]
+
+
 def target_machine() -> Any:
     """A new one: an engine owns its machine and frees it."""
     target, cpu, features = _host()

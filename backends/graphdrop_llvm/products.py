@@ -1,8 +1,4 @@
-"""Products of matrices through BLAS.
-
-A row-major matrix is a column-major one transposed, so C = A B is asked for as C' = B' A'; which of
-the operands are transposed once more is seen from their strides.
-"""
+"""Products of matrices: by our own functions, or by the BLAS library that the user has chosen."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from graphdrop.graph import Node
 from graphdrop.schedule import Place, Product
 from graphdrop.types import Size, num_elements
 
+from . import blas, gemm
 from .module import Code, Module
 
 ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
@@ -20,47 +17,84 @@ def supports(node: Node) -> bool:
 
 
 def print_product(product: Product, module: Module) -> tuple[str, list[int]]:
-    """The name of the function that calls BLAS for every matrix of the batch, and its buffers."""
+    """The name of the function that computes pieces of the products, and its buffers.
+
+    Its table has one place more, for how a product is cut; see `gemm`.
+    """
     code = Code(module, own=True)
-    routine = ROUTINES[product.node.dtype.name]
-    kind = "float" if routine == "sgemm" else "double"
-    module.needs[f"declare void @{routine}(ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, "
-                 "ptr, ptr)"] = None  # fmt: skip
-    n, m = product.node.shape[-2:]
-    k = product.left.shape[-1]
+    kind = gemm.KINDS[product.node.dtype.name]
     code.do("br label %batch")
     code.label("batch")
-    code.do("%i = phi i64 [ %first, %entry ], [ %i.next, %one ]")
-    code.do("%more = icmp slt i64 %i, %last")
+    code.do("%unit = phi i64 [ %first, %entry ], [ %unit.next, %one ]")
+    code.do("%more = icmp slt i64 %unit, %last")
     code.do("br i1 %more, label %one, label %done")
     code.label("one")
     places = (product.left, product.right, product.out)
-    a, b, c = (_matrix(code, p, product.node.shape[:-2], kind) for p in places)
-    flip_b, step_b = _leading(code, product.right)
-    flip_a, step_a = _leading(code, product.left)
-    step_c = code.emit(f"call i64 @llvm.smax.i64(i64 {code.size(m)}, i64 1)")
-    numbers = [m, n, k]
-    held = [_held(code, "i32", code.emit(f"trunc i64 {code.size(s)} to i32"))
-            for s in numbers]  # fmt: skip
-    steps = [_held(code, "i32", code.emit(f"trunc i64 {s} to i32"))
-             for s in (step_b, step_a, step_c)]  # fmt: skip
-    flips = [_held(code, "i8", f) for f in (flip_b, flip_a)]
-    one, zero = _held(code, kind, "1.0"), _held(code, kind, "0.0")
-    code.do(
-        f"call void @{routine}(ptr {flips[0]}, ptr {flips[1]}, ptr {held[0]}, ptr {held[1]}, "
-        f"ptr {held[2]}, ptr {one}, ptr {b}, ptr {steps[0]}, ptr {a}, ptr {steps[1]}, ptr {zero}, "
-        f"ptr {c}, ptr {steps[2]})"
-    )
-    code.do("%i.next = add i64 %i, 1")
+    bases = [code.buffer(p.buffer.number) for p in places]
+    cut = code.once(f"getelementptr i64, ptr %t, i64 {len(code.places)}")
+    cut = code.once(f"load i64, ptr {cut}")
+    down, across = (code.once(f"{how} i64 {cut}, {gemm.DOWN}") for how in ("udiv", "urem"))
+    pieces = code.once(f"mul i64 {down}, {across}")
+    code.do(f"%i = udiv i64 %unit, {pieces}")
+    piece = code.emit(f"urem i64 %unit, {pieces}")
+    matrices = [
+        _matrix(code, base, p, product.node.shape[:-2], kind)
+        for base, p in zip(bases, places, strict=True)
+    ]
+    if blas.chosen():
+        _library_call(code, product, matrices, kind)
+    else:
+        _own_call(code, product, matrices, kind, piece, cut)
+    code.do("%unit.next = add i64 %unit, 1")
     code.do("br label %batch")
     code.label("done")
     code.do("ret void")
     return module.step([*code.entry(), *code.lines]), code.places
 
 
-def units(product: Product) -> Size:
-    """How many products there are."""
-    return num_elements(product.node.shape[:-2])
+def sizes(product: Product) -> tuple[Size, Size, Size, Size]:
+    """Rows and columns of the results, what is summed, and how many products there are."""
+    n, m = product.node.shape[-2:]
+    return n, m, product.left.shape[-1], num_elements(product.node.shape[:-2])
+
+
+def _own_call(
+    code: Code, product: Product, matrices: list[str], kind: str, piece: str, cut: str
+) -> None:
+    m, n, k, _ = (f"i64 {code.size(s)}" for s in sizes(product))
+    left, right = (
+        ", ".join(f"i64 {code.size(s)}" for s in p.strides[-2:])
+        for p in (product.left, product.right)
+    )
+    name, sixty_four = f"gd_product_{kind}", ", ".join(["i64"] * 5)
+    code.module.needs[
+        f"declare void @{name}(ptr, i64, i64, ptr, i64, i64, ptr, {sixty_four})"
+    ] = None  # fmt: skip
+    a, b, c = matrices
+    code.do(
+        f"call void @{name}(ptr {a}, {left}, ptr {b}, {right}, ptr {c}, {m}, {n}, {k}, "
+        f"i64 {piece}, i64 {cut})"
+    )
+
+
+def _library_call(code: Code, product: Product, matrices: list[str], kind: str) -> None:
+    """A row-major matrix is a column-major one transposed: C' = B' A' is asked for."""
+    routine = ROUTINES[product.node.dtype.name]
+    pointers = ", ".join(["ptr"] * 13)
+    code.module.needs[f"declare void @{routine}({pointers})"] = None
+    a, b, c = matrices
+    m, n, k, _ = (code.size(s) for s in sizes(product))
+    flip_b, step_b = _leading(code, product.right)
+    flip_a, step_a = _leading(code, product.left)
+    step_c = code.emit(f"call i64 @llvm.smax.i64(i64 {n}, i64 1)")
+    held = [_held(code, "i8", f) for f in (flip_b, flip_a)]
+    held += [_held(code, "i32", code.emit(f"trunc i64 {s} to i32")) for s in (n, m, k)]
+    lead_b, lead_a, lead_c = (
+        _held(code, "i32", code.emit(f"trunc i64 {s} to i32")) for s in (step_b, step_a, step_c)
+    )
+    one, zero = _held(code, kind, "1.0"), _held(code, kind, "0.0")
+    given = [*held, one, b, lead_b, a, lead_a, zero, c, lead_c]
+    code.do(f"call void @{routine}({', '.join(f'ptr {g}' for g in given)})")
 
 
 def _held(code: Code, kind: str, value: str) -> str:
@@ -70,7 +104,7 @@ def _held(code: Code, kind: str, value: str) -> str:
     return slot
 
 
-def _matrix(code: Code, place: Place, batch: tuple[Size, ...], kind: str) -> str:
+def _matrix(code: Code, base: str, place: Place, batch: tuple[Size, ...], kind: str) -> str:
     """The address of matrix number %i."""
     offset, rest = code.size(place.offset), "%i"
     lead = len(batch) - (len(place.shape) - 2)
@@ -82,7 +116,6 @@ def _matrix(code: Code, place: Place, batch: tuple[Size, ...], kind: str) -> str
         own = axis - lead
         if own >= 0 and place.shape[own] != 1:
             offset = code.add(offset, code.mul(index, code.size(place.strides[own])))
-    base = code.buffer(place.buffer.number)
     return base if offset == "0" else code.emit(f"getelementptr {kind}, ptr {base}, i64 {offset}")
 
 

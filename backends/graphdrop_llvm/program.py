@@ -41,7 +41,7 @@ from graphdrop.schedule.memory import ALIGN
 from graphdrop.substitute import map_sizes, slot, substitute
 from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value_dim
 
-from . import blas, products
+from . import blas, gemm, products
 from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
@@ -113,7 +113,7 @@ class LlvmProgram:
         printed = Segments(self.program, self.module, split=split)
         self.text = self.module.text()
         symbols = {r: blas.address(r) for r in products.ROUTINES.values() if r in self.text}
-        symbols |= runtime().symbols
+        symbols |= gemm.symbols(self.text) | runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]
         slots += [b.number for b in self.program.outputs if b.role == "output"]

@@ -30,7 +30,9 @@ class Runtime:
         texts = [POOL, philox(), *([TAKE, SHORTCUT] if known else [])]
         self._engine = compile_module("\n".join(texts), interpreter() if known else {})
         found = self._engine.get_function_address
-        self.symbols: dict[str, int] = {n: found(n) for n in ("gd_parallel", "gd_mask")}
+        self.symbols: dict[str, int] = {
+            n: found(n) for n in ("gd_parallel", "gd_allowed", "gd_mask")
+        }
         self.take: int | None = found("gd_take") if known else None
         self.shortcut: int | None = found("gd_shortcut") if known else None
         if known:

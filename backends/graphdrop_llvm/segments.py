@@ -11,7 +11,7 @@ from graphdrop.graph import Node
 from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, Step
 from graphdrop.types import Size, num_elements
 
-from . import products
+from . import blas, gemm, products
 from .kernel import Printer
 from .lanes import literal, memory_type, scalar_type
 from .module import Code, Module
@@ -68,8 +68,8 @@ class Segments:
             self._loop(name, step)
         elif isinstance(step, Product):
             function, places = products.print_product(step, self.module)
-            self._own_table(name, places)
-            self._call(name, function, products.units(step))
+            self._own_table(name, places, more=1)
+            self._product(name, function, step, len(places))
         else:
             printer = Printer(step, self.module)
             function = printer.print()
@@ -96,9 +96,9 @@ class Segments:
         ]
         return f"%{tag}"
 
-    def _own_table(self, name: str, places: list[int]) -> None:
-        """The addresses of the buffers of a step side by side."""
-        self._local = max(self._local, len(places))
+    def _own_table(self, name: str, places: list[int], more: int = 0) -> None:
+        """The addresses of the buffers of a step side by side, and room for something more."""
+        self._local = max(self._local, len(places) + more)
         numbers, count = ", ".join(f"i32 {n}" for n in places), len(places)
         self.module.needs[f"@{name}.places = private constant [{count} x i32] [{numbers}]"] = None
         self.module.needs[_OWN_TABLE] = None
@@ -114,20 +114,53 @@ class Segments:
         self, name: str, function: str, units: Size, least: int, kernel: Kernel
     ) -> None:
         """A call that workers share if the domain has at least so many elements."""
-        self.module.needs["declare void @gd_parallel(ptr, ptr, ptr, i64)"] = None
         last = self._size(f"{name}.u", units)
         count = self._size(f"{name}.n", num_elements(kernel.domain))
+        self._either(name, function, last, f"icmp sge i64 {count}, {least}")
+
+    def _either(self, name: str, function: str, units: str, condition: str) -> None:
+        """A call that workers share where the condition holds."""
+        self.module.needs["declare void @gd_parallel(ptr, ptr, ptr, i64)"] = None
         self._calls += [
-            f"  %{name}.big = icmp sge i64 {count}, {least}",
+            f"  %{name}.big = {condition}",
             f"  br i1 %{name}.big, label %{name}.shared, label %{name}.alone",
             f"{name}.shared:",
-            f"  call void @gd_parallel(ptr @{function}, ptr %own, ptr %s, i64 {last})",
+            f"  call void @gd_parallel(ptr @{function}, ptr %own, ptr %s, i64 {units})",
             f"  br label %{name}.after",
             f"{name}.alone:",
-            f"  call void @{function}(ptr %own, ptr %s, i64 0, i64 {last})",
+            f"  call void @{function}(ptr %own, ptr %s, i64 0, i64 {units})",
             f"  br label %{name}.after",
             f"{name}.after:",
         ]
+
+    def _product(self, name: str, function: str, product: Product, place: int) -> None:
+        """A product, cut into pieces as many as are worth sharing."""
+        kind = gemm.KINDS[product.node.dtype.name]
+        *sizes, batch = (
+            self._size(f"{name}.d{i}", size) for i, size in enumerate(products.sizes(product))
+        )
+        numbers = ", ".join(f"i64 {s}" for s in (*sizes, batch))
+        call = f"call i64 @gd_pieces_{kind}({numbers})"
+        if blas.chosen():
+            call = f"or i64 {gemm.DOWN}, 1"  # its threads are its own
+        else:
+            self.module.needs[f"declare i64 @gd_pieces_{kind}(i64, i64, i64, i64)"] = None
+        self._calls += [
+            f"  %{name}.cut = {call}",
+            f"  %{name}.at = getelementptr i64, ptr %own, i64 {place}",
+            f"  store i64 %{name}.cut, ptr %{name}.at",
+            f"  %{name}.down = udiv i64 %{name}.cut, {gemm.DOWN}",
+            f"  %{name}.across = urem i64 %{name}.cut, {gemm.DOWN}",
+            f"  %{name}.each = mul i64 %{name}.down, %{name}.across",
+            f"  %{name}.all = mul i64 %{name}.each, {batch}",
+        ]
+        if blas.chosen():
+            self._calls.append(f"  call void @{function}(ptr %own, ptr %s, i64 0, i64 %{name}.all)")
+            return
+        self._calls.append(f"  %{name}.w0 = mul i64 {sizes[0]}, {sizes[1]}")
+        for i, size in enumerate((sizes[2], batch)):
+            self._calls.append(f"  %{name}.w{i + 1} = mul i64 %{name}.w{i}, {size}")
+        self._either(name, function, f"%{name}.all", f"icmp sge i64 %{name}.w2, {2 * gemm.PIECE}")
 
     def _parts(self, name: str, printer: Printer, node: Node) -> list[str]:
         """Gives a reduction memory for a part from each unit; returns what joins and frees them."""

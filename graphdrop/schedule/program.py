@@ -96,7 +96,7 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A product of matrices (..., n, k) and (..., k, m) by a library; transposes are strides."""
+    """A product of matrices (..., n, k) and (..., k, m); transposes are strides."""
 
     node: Node
     left: Place
@@ -209,7 +209,7 @@ def title(step: Step) -> tuple[Node, str]:
         return ends[-1], f"kernel: {names}"
     if isinstance(step, Loop):
         return step.node, f"loop: {len(step.body.steps)} steps"
-    return step.node, "library: matmul" if isinstance(step, Product) else step.node.op.name
+    return step.node, "product: matmul" if isinstance(step, Product) else step.node.op.name
 
 
 def _lines(number: int, step: Step) -> Iterator[str]:
@@ -225,7 +225,7 @@ def _line(number: int, step: Step) -> str:
         names = [n.op.name for n in step.nodes]
         what = f"kernel over {list(step.domain)}: {' '.join(names) or 'copy'}"
     elif isinstance(step, Product):
-        what = f"library: matmul {step.left.shape} @ {step.right.shape}"
+        what = f"product: matmul {step.left.shape} @ {step.right.shape}"
     elif isinstance(step, Loop):
         what = f"loop of {step.length} steps  {format_origin(step.node.origin)}"
     else:

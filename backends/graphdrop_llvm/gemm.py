@@ -1,0 +1,221 @@
+"""Products of matrices of our own, for every size and any strides.
+
+Libraries are made for large matrices: those of a recurrent step, a small batch or an attention head
+they serve at a half or less of the processor's speed, and their threads are others than ours.  A
+product is cut into pieces of the result, which threads share; every number is summed in the same
+order whatever the pieces, so that results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from .engine import compile_module, features
+from .flow import Flow
+from .runtime import runtime
+from .tiles import LINE, Shape, Tiles
+
+DEPTH = 512  # of k that tiles sum at once: a strip of the left operand stays in the first cache
+PACKED = 640 << 10  # bytes of the right operand that stay in the second cache
+ROWS = 960  # of the left operand that are packed at once
+PIECE = 1 << 18  # multiplications in a piece at least
+PIECES = 2  # for each thread: the last to finish is then not far behind
+DOWN = 1 << 32  # a cut is a number: rows of pieces times this, and columns of pieces
+KINDS = {"float32": "float", "float64": "double"}
+
+
+def shape() -> Shape:
+    """For the processor of this machine."""
+    if "+avx512f" in features():
+        return Shape(64, 2, (12, 8, 4))
+    if "+avx," in features():
+        return Shape(32, 3, (4,))
+    return Shape(16, 2, (4,))
+
+
+@cache
+def _engine(kind: str) -> Any:
+    return compile_module(text(kind, shape()), {"gd_allowed": runtime().symbols["gd_allowed"]})
+
+
+def symbols(text: str) -> dict[str, int]:
+    """The addresses of the functions here that a module's text calls."""
+    return {
+        name: _engine(kind).get_function_address(name)
+        for kind in KINDS.values()
+        for name in (f"gd_product_{kind}", f"gd_pieces_{kind}")
+        if f"@{name}(" in text
+    }
+
+
+def text(kind: str, registers: Shape) -> str:
+    """The module for a type of numbers."""
+    tiles = Tiles(kind, registers)
+    known = [
+        "declare i64 @llvm.smin.i64(i64, i64)", "declare i64 @llvm.smax.i64(i64, i64)",
+        "declare ptr @malloc(i64)", "declare void @free(ptr)", "declare i64 @gd_allowed()",
+    ]  # fmt: skip
+    parts = (_left, _strips, _region, _product, _pieces)
+    return "\n".join([*known, tiles.text(), *(part(tiles) for part in parts)])
+
+
+def _pieces(tiles: Tiles) -> str:
+    """The cut of each of %batch products that suits their sizes and the threads."""
+    f = Flow(f"define i64 @gd_pieces_{tiles.kind}(i64 %m, i64 %n, i64 %k, i64 %batch)")
+    work = f.mul(f.mul(f.mul("%m", "%n"), "%k"), "%batch")
+    threads = f.emit("call i64 @gd_allowed()")
+    several = f.holds("sgt", threads, 1)
+    wish = f.smaller(f.number("sdiv", work, PIECE), f.mul(threads, PIECES))
+    wish = f.choose(several, "i64", f.larger(wish, 1), 1)
+    each = f.parts(wish, f.larger("%batch", 1))
+    strips = f.larger(f.parts("%m", tiles.height), 1)
+    panels = f.larger(f.parts("%n", tiles.width), 1)
+    wide = f.holds("sge", "%n", "%m")
+    longer = f.choose(wide, "i64", panels, strips)
+    shorter = f.choose(wide, "i64", strips, panels)
+    most = f.smaller(each, longer)
+    other = f.smaller(f.parts(each, most), shorter)
+    rows = f.choose(wide, "i64", other, most)
+    columns = f.choose(wide, "i64", most, other)
+    f.do(f"ret i64 {f.add(f.mul(rows, DOWN), columns)}")
+    return f.text()
+
+
+def _product(tiles: Tiles) -> str:
+    """Piece number %piece of c = a b, row by row; strides in numbers, c is dense."""
+    kind = tiles.kind
+    f = Flow(
+        f"define void @gd_product_{kind}(ptr %a, i64 %ra, i64 %ca, ptr %b, i64 %rb, i64 %cb, "
+        "ptr %c, i64 %m, i64 %n, i64 %k, i64 %piece, i64 %cut)"
+    )
+    across = f.number("urem", "%cut", DOWN)
+    spans = []
+    for size, unit, count, number in (
+        ("%m", tiles.height, f.number("udiv", "%cut", DOWN), f.number("udiv", "%piece", across)),
+        ("%n", tiles.width, across, f.number("urem", "%piece", across)),
+    ):
+        step = f.mul(f.parts(f.parts(size, count), unit), unit)
+        first = f.smaller(f.mul(step, number), size)
+        spans.append((first, f.smaller(step, f.number("sub", size, first))))
+    (i, m), (j, n) = spans
+    a = f.at(kind, "%a", f.mul(i, "%ra"))
+    b = f.at(kind, "%b", f.mul(j, "%cb"))
+    c = f.at(kind, "%c", f.add(f.mul(i, "%n"), j))
+    f.do(
+        f"call void @region(ptr {a}, i64 %ra, i64 %ca, ptr {b}, i64 %rb, i64 %cb, ptr {c}, i64 %n, "
+        f"i64 {m}, i64 {n}, i64 %k)"
+    )
+    return f.text()
+
+
+def _region(tiles: Tiles) -> str:
+    """c = a b: strides in numbers, c's columns dense and its rows %rc apart."""
+    kind, width = tiles.kind, tiles.width
+    f = Flow(
+        "define internal void @region(ptr %a, i64 %ra, i64 %ca, ptr %b, i64 %rb, i64 %cb, ptr %c, "
+        "i64 %rc, i64 %m, i64 %n, i64 %k) noinline"
+    )
+    with f.only(f.holds("sle", "%k", 0)), f.loop(0, "%m") as i:
+        row = f.at(kind, "%c", f.mul(i, "%rc"))
+        with f.loop(0, "%n") as j:
+            f.store(kind, "0.0", f.at(kind, row, j))
+    depth = f.parts("%k", f.parts("%k", DEPTH))
+    rows = f.parts("%m", f.larger(f.parts("%m", ROWS), 1))
+    rows = f.larger(f.mul(f.parts(rows, tiles.height), tiles.height), tiles.height)
+    all_columns = f.mul(f.parts("%n", width), width)
+    fit = f.mul(f.number("sdiv", f.number("sdiv", PACKED // tiles.size, depth), width), width)
+    # few rows read the right operand about once: packing it would take as long
+    direct = f.both(f.holds("sle", "%m", 2 * tiles.height), f.holds("eq", "%cb", 1))
+    columns = f.choose(direct, "i64", all_columns, f.smaller(fit, all_columns))
+    room = f.choose(direct, "i64", width, columns)
+    numbers = f.mul(f.add(room, rows), depth)
+    memory = f.emit(f"call ptr @malloc(i64 {f.add(f.mul(numbers, tiles.size), LINE)})")
+    address = f.emit(f"ptrtoint ptr {memory} to i64")
+    aligned = f.number("and", f.add(address, LINE - 1), -LINE)
+    right = f.emit(f"inttoptr i64 {aligned} to ptr")
+    left = f.at(kind, right, f.mul(room, depth))
+    with f.loop(0, "%m", rows) as i, f.loop(0, "%k", depth) as p:
+        m = f.smaller(rows, f.number("sub", "%m", i))
+        k = f.smaller(depth, f.number("sub", "%k", p))
+        a = f.at(kind, "%a", f.add(f.mul(i, "%ra"), f.mul(p, "%ca")))
+        f.do(f"call void @left(ptr {left}, ptr {a}, i64 %ra, i64 %ca, i64 {m}, i64 {k})")
+        more = f.holds("ne", p, 0)
+        with f.loop(0, "%n", columns) as j:
+            n = f.smaller(columns, f.number("sub", "%n", j))
+            b = f.at(kind, "%b", f.add(f.mul(p, "%rb"), f.mul(j, "%cb")))
+            first = f.mul(f.number("sdiv", n, width), width)
+            first = f.choose(direct, "i64", first, 0)
+            f.do(
+                f"call void @pack{width}(ptr {right}, ptr {f.at(kind, b, f.mul(first, '%cb'))}, "
+                f"i64 %rb, i64 %cb, i64 {k}, i64 {f.number('sub', n, first)})"
+            )
+            c = f.at(kind, "%c", f.add(f.mul(i, "%rc"), j))
+            f.do(
+                f"call void @strips(ptr {left}, ptr {b}, i64 {first}, i64 %rb, ptr {right}, "
+                f"ptr {c}, i64 %rc, i64 {m}, i64 {n}, i64 {k}, i1 {more})"
+            )
+    f.do(f"call void @free(ptr {memory})")
+    return f.text()
+
+
+def _strips_of(f: Flow, heights: tuple[int, ...]) -> Iterator[tuple[int, str, str]]:
+    """Heights, and from where to where strips of them cover %m rows."""
+    start = "0"
+    for height, smaller in zip(heights, (*heights[1:], 0), strict=True):
+        left = f.number("sub", "%m", start)
+        # a rest that only this height holds gets one strip more, which is not full
+        count = f.number("sdiv", f.add(left, height - 1 - smaller), height)
+        end = f.smaller("%m", f.add(start, f.mul(count, height)))
+        yield height, start, end
+        start = end
+
+
+def _left(tiles: Tiles) -> str:
+    """The left operand packed: strip after strip."""
+    f = Flow(
+        "define internal void @left(ptr %to, ptr %a, i64 %ra, i64 %ca, i64 %m, i64 %k) noinline"
+    )
+    for height, start, end in _strips_of(f, tiles.shape.heights):
+        source = f.at(tiles.kind, "%a", f.mul(start, "%ra"))
+        to = f.at(tiles.kind, "%to", f.mul(start, "%k"))
+        f.do(
+            f"call void @pack{height}(ptr {to}, ptr {source}, i64 %ca, i64 %ra, i64 %k, "
+            f"i64 {f.number('sub', end, start)})"
+        )
+    return f.text()
+
+
+def _strips(tiles: Tiles) -> str:
+    """The product of packed rows and a part of b, whose columns from %first on are packed."""
+    kind, width = tiles.kind, tiles.width
+    f = Flow(
+        "define internal void @strips(ptr %a, ptr %b, i64 %first, i64 %rb, ptr %packed, ptr %c, "
+        "i64 %rc, i64 %m, i64 %n, i64 %k, i1 %more) noinline"
+    )
+    edge = f.slot(f"[{tiles.height * width} x {kind}]", LINE)
+    for height, start, end in _strips_of(f, tiles.shape.heights):
+        with f.loop(start, end, height) as i, f.loop(0, "%n", width) as j:
+            a = f.at(kind, "%a", f.mul(i, "%k"))
+            rows = f.smaller(height, f.number("sub", "%m", i))
+            all_rows = f.holds("eq", rows, height)
+            row = f.at(kind, "%c", f.mul(i, "%rc"))
+            columns = f.smaller(width, f.number("sub", "%n", j))
+            inside = f.both(all_rows, f.holds("eq", columns, width))
+            here = f.holds("slt", j, "%first")
+            panel = f.mul(f.number("sub", j, "%first"), "%k")
+            b = f.choose(here, "ptr", f.at(kind, "%b", j), f.at(kind, "%packed", panel))
+            step = f.choose(here, "i64", "%rb", width)
+            c = f.at(kind, row, j)
+            tile = f"call void @tile{height}(ptr {a}, ptr {b}, i64 {step}, "
+            outside = f.emit(f"xor i1 {inside}, true")
+            with f.when(inside):
+                f.do(f"{tile}ptr {c}, i64 %rc, i64 %k, i1 %more)")
+            with f.when(outside):  # at the edges, by way of a whole tile
+                size = f"i64 {rows}, i64 {columns}"
+                with f.when("%more"):
+                    f.do(f"call void @move(ptr {edge}, i64 {width}, ptr {c}, i64 %rc, {size})")
+                f.do(f"{tile}ptr {edge}, i64 {width}, i64 %k, i1 %more)")
+                f.do(f"call void @move(ptr {c}, i64 %rc, ptr {edge}, i64 {width}, {size})")
+    return f.text()

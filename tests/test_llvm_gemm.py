@@ -1,0 +1,121 @@
+"""Products of our own: every edge of tiles, any strides, and any number of threads."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphdrop as gd
+from graphdrop.threads import get_num_threads
+from graphdrop_llvm import gemm
+from graphdrop_llvm.engine import compile_module
+from graphdrop_llvm.runtime import runtime
+from graphdrop_llvm.tiles import Shape
+
+SHAPES = {
+    "64 bytes": Shape(64, 2, (12, 8, 4)), "32 bytes": Shape(32, 3, (4,)),
+    "16 bytes": Shape(16, 2, (4,)),
+}  # fmt: skip
+SIZES = {"float": np.float32, "double": np.float64}
+
+
+@cache
+def compiled(kind: str, name: str) -> tuple[Any, Callable[..., None]]:
+    text = gemm.text(kind, SHAPES[name])
+    engine = compile_module(text, {"gd_allowed": runtime().symbols["gd_allowed"]})
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    arguments = [pointer, number, number, pointer, number, number, pointer, *[number] * 5]
+    call = ctypes.CFUNCTYPE(None, *arguments)
+    return engine, call(engine.get_function_address(f"gd_product_{kind}"))
+
+
+def multiply(kind: str, name: str, a: Any, b: Any, down: int = 1, across: int = 1) -> Any:
+    """a b in pieces, in memory whose ends are watched."""
+    _, call = compiled(kind, name)
+    (m, k), n = a.shape, b.shape[1]
+    guarded = np.full(m * n + 64, np.nan, a.dtype)
+    out = guarded[32 : 32 + m * n].reshape(m, n)
+    steps = [s // a.itemsize for s in (*a.strides, *b.strides)]
+    for piece in range(down * across):
+        call(
+            a.ctypes.data, *steps[:2], b.ctypes.data, *steps[2:], out.ctypes.data, m, n, k, piece,
+            down * gemm.DOWN + across,
+        )  # fmt: skip
+    assert np.isnan(np.concatenate([guarded[:32], guarded[32 + m * n :]])).all()
+    return out
+
+
+def operand(rng: np.random.Generator, rows: int, columns: int, turned: bool, dtype: Any) -> Any:
+    shape = (columns, rows) if turned else (rows, columns)
+    array = rng.normal(size=shape).astype(dtype)
+    return array.T if turned else array
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kind", SIZES)
+def test_every_edge(kind: str, name: str) -> None:
+    rng, dtype = np.random.default_rng(0), SIZES[kind]
+    sizes = product((0, 1, 4, 5, 12, 13, 20, 33), (0, 1, 7, 16, 31, 32, 33, 70), (0, 1, 5, 17, 130))
+    for m, n, k in sizes:
+        for left, right in product((False, True), repeat=2):
+            a, b = operand(rng, m, k, left, dtype), operand(rng, k, n, right, dtype)
+            wide = a.astype(np.float64) @ b.astype(np.float64)
+            bound = (k + 2) * np.finfo(dtype).eps * (np.abs(a) @ np.abs(b))
+            found = multiply(kind, name, a, b)
+            assert (np.abs(found - wide) <= bound).all(), (m, n, k, left, right)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_deep_wide_and_tall(name: str) -> None:
+    """Several blocks along every axis, and operands whose rows and columns are both apart."""
+    rng = np.random.default_rng(1)
+    for m, n, k in ((30, 1000, 1100), (2000, 40, 600), (7, 3000, 513)):
+        a = rng.normal(size=(2 * m, 3 * k))[::2, ::3]
+        b = rng.normal(size=(k, 2 * n))[:, ::2]
+        np.testing.assert_allclose(multiply("double", name, a, b), a @ b, rtol=1e-9, atol=1e-9)
+
+
+def test_pieces_change_no_bit() -> None:
+    rng = np.random.default_rng(2)
+    a, b = operand(rng, 150, 700, False, np.float32), operand(rng, 700, 333, True, np.float32)
+    whole = multiply("float", "64 bytes", a, b)
+    for down, across in ((1, 4), (3, 1), (4, 5), (13, 11)):
+        found = multiply("float", "64 bytes", a, b, down, across)
+        np.testing.assert_array_equal(found, whole)
+
+
+def test_what_is_not_finite_stays_in_its_row_and_column() -> None:
+    a, b = np.ones((14, 40), np.float32), np.ones((40, 35), np.float32)
+    a[13, 3], b[5, 34], a[2, 7] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(multiply("float", "64 bytes", a, b), a @ b)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = get_num_threads()
+    yield
+    gd.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("batch", [(), (1,), (3, 2)])
+def test_threads_change_no_bit(batch: tuple[int, ...]) -> None:
+    x, w = gd.tensor("x", "float32", (*batch, None, None)), gd.matrix("w")
+    f = gd.function([x, w], x @ w, backend="llvm")
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(*batch, 130, 210)).astype(np.float32)
+    b = rng.normal(size=(210, 340)).astype(np.float32)
+    found = []
+    for number in (1, 2, 5):
+        gd.set_num_threads(number)
+        found.append(f(a, b))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    np.testing.assert_allclose(found[0], a @ b, rtol=2e-4, atol=2e-4)
