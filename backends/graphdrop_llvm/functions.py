@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .engine import features
 from .lanes import Lanes, literal
 
 LN2 = math.log(2)
@@ -117,6 +118,45 @@ class Math:
             self.i("shl", self.i("add", n, bias), self.integer(MANTISSA[self.kind]))
         )
 
+    def scaled(self, x: str, n: str) -> str:
+        """x 2 ** n, rounded once, for x around 1."""
+        if self.b.width * BITS[self.kind] % 512 == 0 and "+avx512f" in features():
+            return self._scaled_by_instruction(x, n)
+        # in two steps, as 2 ** n itself may be no normal number
+        half = self.i("ashr", n, self.integer(1))
+        rest = self.i("sub", n, half)
+        return self.mul(self.mul(x, self.power_of_two(half)), self.power_of_two(rest))
+
+    def _scaled_by_instruction(self, x: str, n: str) -> str:
+        """vscalefps or vscalefpd, which do it in one, 64 bytes at a time."""
+        count = 512 // BITS[self.kind]
+        part = f"<{count} x {self.kind}>"
+        name = f"llvm.x86.avx512.mask.scalef.p{self.kind[0] if self.kind == 'double' else 's'}.512"
+        power = self.b.convert("sitofp", self.word, self.kind, n)
+        found = [
+            self.b.call(
+                name, part, *((part, self._part(v, start, count)) for v in (x, power)),
+                (part, "zeroinitializer"), (f"i{count}", "-1"), ("i32", "4"),
+            )
+            for start in range(0, self.b.width, count)
+        ]  # fmt: skip
+        while len(found) > 1:
+            pairs = zip(found[::2], found[1::2], strict=True)
+            found = [self._joined(a, c, self.b.width // len(found)) for a, c in pairs]
+        return found[0]
+
+    def _part(self, x: str, start: int, count: int) -> str:
+        if count == self.b.width:
+            return x
+        picks = ", ".join(f"i32 {i}" for i in range(start, start + count))
+        return self.b.emit(
+            f"shufflevector {self.whole} {x}, {self.whole} poison, <{count} x i32> <{picks}>"
+        )
+
+    def _joined(self, a: str, c: str, count: int) -> str:
+        part, picks = f"<{count} x {self.kind}>", ", ".join(f"i32 {i}" for i in range(2 * count))
+        return self.b.emit(f"shufflevector {part} {a}, {part} {c}, <{2 * count} x i32> <{picks}>")
+
     def series(self, x: str, coefficients: Sequence[float]) -> str:
         """c0 + c1 x + c2 x x + ... by Horner's rule."""
         total = self.number(coefficients[-1])
@@ -145,11 +185,7 @@ def exp(m: Math, x: str) -> str:
     n, r = _halves(m, m.below(m.above(x, limits[0]), limits[1]))
     terms = TERMS[m.kind]["exp"]
     tail = m.series(r, [1 / math.factorial(k) for k in range(2, terms + 1)])
-    p = m.add(m.fma(m.mul(r, r), tail, r), m.number(1))
-    # in two steps, as 2 ** n itself may be no normal number
-    half = m.i("ashr", n, m.integer(1))
-    rest = m.i("sub", n, half)
-    return m.mul(m.mul(p, m.power_of_two(half)), m.power_of_two(rest))
+    return m.scaled(m.add(m.fma(m.mul(r, r), tail, r), m.number(1)), n)
 
 
 def expm1(m: Math, x: str) -> str:

@@ -47,6 +47,15 @@ class Printer(Walk):
         self.keys = {operand(n, "key") for n in drawing}
         self.windows_of: dict[Node, Window] = {}
         self.streams: dict[Node, str] = {}
+        self.kept = {n: self._row(n) for stage in self.stages for n in stage.kept}
+
+    def _row(self, node: Node) -> str:
+        """Memory for one value of a whole row, while the function runs."""
+        for known in ("declare ptr @malloc(i64)", "declare void @free(ptr)"):
+            self.module.needs[known] = None
+        length = self.code.size(self.axes.sizes[-1])
+        count = self.code.once(f"mul i64 {length}, {node.dtype.itemsize}")
+        return self.code.once(f"call ptr @malloc(i64 {count})", "row")
 
     @property
     def least_to_share(self) -> int | None:
@@ -86,6 +95,8 @@ class Printer(Walk):
             code.label("end")
         if self.streams:
             code.do("fence seq_cst")  # other threads are to see what went around the caches
+        for row in self.kept.values():
+            code.do(f"call void @free(ptr {row})")
         code.do("ret void")
         return self.module.step([*code.entry(), *code.lines])
 
@@ -294,6 +305,8 @@ class Printer(Walk):
         for node in stage.reads:
             if node not in values and node not in self.keys:
                 values[node] = self._load(b, node, j, mask)
+        for node in stage.again:
+            values[node] = fetch(b, self.kept[node], memory_type(node.dtype), j, "1", mask)
         for spread, root in self.kernel.rows.items():
             if root in values:
                 values[spread] = values[root]
@@ -314,6 +327,8 @@ class Printer(Walk):
             else:
                 given = [values[i] for i in node.inputs]
                 values[node] = PRINTERS[node.op](b, node, *given)
+        for node in stage.kept:
+            put(b, self.kept[node], memory_type(node.dtype), values[node], j, "1", mask)
         for node in stage.writes:
             self._store(b, node, values[node], j, mask)
         return after

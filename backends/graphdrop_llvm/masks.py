@@ -80,13 +80,12 @@ class Window:
         at = b.emit(f"add i64 {self.at}, {j}")
         byte = b.emit(f"lshr i64 {at}, 3")
         address = b.emit(f"getelementptr i8, ptr {self.bytes}, i64 {byte}")
-        word = b.emit(f"load i32, ptr {address}, align 1")
-        low = b.emit(f"trunc i64 {at} to i32")
-        shift = b.emit(f"and i32 {low}, 7")
-        moved = b.emit(f"lshr i32 {word}, {shift}")
+        word = b.emit(f"load i64, ptr {address}, align 1")  # 7 bits more than 32 lanes
+        shift = b.emit(f"and i64 {at}, 7")
+        moved = b.emit(f"lshr i64 {word}, {shift}")
         if b.width == 1:
-            return b.emit(f"trunc i32 {moved} to i1")
-        few = b.emit(f"trunc i32 {moved} to i{b.width}")
+            return b.emit(f"trunc i64 {moved} to i1")
+        few = b.emit(f"trunc i64 {moved} to i{b.width}")
         return b.emit(f"bitcast i{b.width} {few} to {b.type('i1')}")
 
     def scale(self, b: Lanes, kind: str) -> str:

@@ -17,7 +17,6 @@ from .functions import FUNCTIONS
 
 BLOCKS = 8  # of rows whose sums along the first axes are added up apart
 LEAST_IN_BLOCKS = 1 << 14  # elements
-MANY_FUNCTIONS = 4  # one after the other
 TILE = 2048  # elements; what a unit touches stays in the nearest cache
 
 
@@ -52,33 +51,46 @@ def collapse(domain: Sequence[Size], accesses: Sequence[Sequence[Size]]) -> Axes
 
 @dataclass
 class Stage:
-    """What is done in one walk over a row: nodes, what they load, what is stored."""
+    """What is done in one walk over a row: nodes, what they load, what is stored.
+
+    again  results of functions that an earlier walk has left in memory of the row's own
+    kept   those that this walk leaves there
+    """
 
     number: int
     nodes: list[Node]
     reads: list[Node]
     writes: list[Node]
+    again: list[Node]
+    kept: list[Node]
 
 
 def stages_of(kernel: Kernel) -> list[Stage]:
     """A kernel's walks over its rows: one more than reductions wait for each other.
 
-    What a later walk needs of an earlier one is computed again, from what is loaded again.
+    What a later walk needs of an earlier one is computed again, from what is loaded again, but for
+    results of functions, which are kept.
     """
     number: dict[Node, int] = {}
     for node in kernel.nodes:
         waits = [number[kernel.rows[d]] + 1 for d in node.dependencies if d in kernel.rows]
         number[node] = max([0, *waits, *(number[d] for d in node.dependencies
                                          if d in number and d not in kernel.rows)])  # fmt: skip
-    found = []
+    found: list[Stage] = []
+    known: set[Node] = set()  # results of functions in earlier walks
     for k in range(max(number.values(), default=0) + 1):
         writes = [n for n in kernel.writes if number.get(n, 0) == k]
         needed = {*writes, *(n for n in kernel.reduced if number[n] == k)}
         for node in reversed(kernel.nodes):
-            if node in needed:
+            if node in needed and node not in known:
                 needed.update(d for d in node.dependencies if d not in kernel.rows)
-        nodes = [n for n in kernel.nodes if n in needed]
-        found.append(Stage(k, nodes, [n for n in kernel.reads if n in needed], writes))
+        nodes = [n for n in kernel.nodes if n in needed and n not in known]
+        again = [n for n in kernel.nodes if n in needed and n in known]
+        for earlier in found:
+            earlier.kept += [n for n in again if n in earlier.nodes and n not in earlier.kept]
+        reads = [n for n in kernel.reads if n in needed]
+        found.append(Stage(k, nodes, reads, writes, again, []))
+        known.update(n for n in nodes if n.op.name in FUNCTIONS)
     return found
 
 
@@ -112,9 +124,9 @@ class Walk:
             return 1
         sizes = [n.dtype.itemsize for n in (*self.kernel.reads, *self.kernel.nodes)]
         width = 8 if max(sizes, default=4) == 8 and 4 not in sizes and 2 not in sizes else 16
-        # functions of functions wait for each other: the processor then has two to do at a time
-        functions = sum(n.op.name in FUNCTIONS for n in self.kernel.nodes)
-        return 2 * width if functions >= MANY_FUNCTIONS else width
+        # every instruction of a function waits for the one before: two at a time fill the gaps
+        functions = any(n.op.name in FUNCTIONS for n in self.kernel.nodes)
+        return 2 * width if functions else width
 
     @property
     def rows(self) -> Size:
