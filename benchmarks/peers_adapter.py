@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import problem  # type: ignore[import-not-found]
 from models import MODELS, Model
 
+from graphdrop.backend import get_backend
+
+get_backend("auto")  # import its compiler now, as `import jax` does
+
 
 class Workload:
     """One workload's compiled step, and the numbers that must agree with other frameworks'."""

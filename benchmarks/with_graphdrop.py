@@ -9,6 +9,10 @@ from typing import Any
 import models
 from problems import Problem
 
+from graphdrop.backend import get_backend
+
+get_backend("auto")  # import its compiler now, as `import jax` does
+
 
 def _build(name: str, p: Problem) -> Callable[[], Any]:
     return models.MODELS[name](models.Model(p.weights, p.data, 0, "auto"), p.settings)

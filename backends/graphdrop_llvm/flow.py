@@ -1,7 +1,4 @@
-"""Functions printed with loops and conditions, for what is written by hand and not from a graph.
-
-Counters live in memory of the function's own, which LLVM turns into registers.
-"""
+"""Text of functions: instructions with names for what they make, loops and conditions."""
 
 from __future__ import annotations
 
@@ -9,32 +6,62 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .module import Lines
+
+class Lines:
+    """Collects instructions, with names for what they make."""
+
+    def __init__(self, names: Iterator[int]) -> None:
+        self.lines: list[str] = []
+        self.names = names
+
+    def fresh(self, hint: str = "x") -> str:
+        return f"%{hint}.{next(self.names)}"
+
+    def emit(self, text: str, hint: str = "x") -> str:
+        name = self.fresh(hint)
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def do(self, text: str) -> None:
+        self.lines.append(f"  {text}")
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
 
 
 class Flow(Lines):
-    """The body of a function; numbers are i64 unless said otherwise.
+    """A function's instructions, with loops and conditions; numbers are i64 unless said otherwise.
 
-    head  the text from `define` to the closing parenthesis
+    Counters live in memory of the function's own, which LLVM turns into registers.
     """
 
-    def __init__(self, head: str) -> None:
+    def __init__(self) -> None:
         super().__init__(itertools.count(1))
-        self.head = head
-        self._slots: list[str] = []
+        self._top: list[str] = []  # what the entry block computes once
 
-    def text(self) -> str:
-        end = [] if self.lines[-1].startswith("  ret ") else ["  ret void"]
-        return "\n".join([f"{self.head} {{", "entry:", *self._slots, *self.lines, *end, "}"])
+    def once(self, text: str, hint: str = "e") -> str:
+        """An instruction of the entry block."""
+        name = self.fresh(hint)
+        self._top.append(f"  {name} = {text}")
+        return name
+
+    def entry(self) -> list[str]:
+        return self._top
 
     # ---- numbers
     def number(self, instruction: str, a: str | int, b: str | int) -> str:
         return self.emit(f"{instruction} i64 {a}, {b}")
 
     def add(self, a: str | int, b: str | int) -> str:
+        if "0" in (str(a), str(b)):
+            return str(b) if str(a) == "0" else str(a)
         return self.number("add", a, b)
 
     def mul(self, a: str | int, b: str | int) -> str:
+        if "0" in (str(a), str(b)):
+            return "0"
+        if "1" in (str(a), str(b)):
+            return str(b) if str(a) == "1" else str(a)
         return self.number("mul", a, b)
 
     def smaller(self, a: str | int, b: str | int) -> str:
@@ -68,10 +95,7 @@ class Flow(Lines):
 
     def slot(self, kind: str, align: int = 0) -> str:
         """Memory of the function's own."""
-        name = self.fresh("slot")
-        suffix = f", align {align}" if align else ""
-        self._slots.append(f"  {name} = alloca {kind}{suffix}")
-        return name
+        return self.once(f"alloca {kind}" + (f", align {align}" if align else ""), "slot")
 
     # ---- flow
     @contextmanager
@@ -108,3 +132,18 @@ class Flow(Lines):
             # what follows is never reached, but a block ends once only
             self.do("ret void")
             self.label(self.fresh("never")[1:])
+
+
+class Function(Flow):
+    """A whole function.
+
+    head  the text from `define` to the closing parenthesis
+    """
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.head = head
+
+    def text(self) -> str:
+        end = [] if self.lines[-1].startswith("  ret ") else ["  ret void"]
+        return "\n".join([f"{self.head} {{", "entry:", *self.entry(), *self.lines, *end, "}"])

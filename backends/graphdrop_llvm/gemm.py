@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from .engine import compile_module, features
-from .flow import Flow
+from .flow import Flow, Function
 from .runtime import runtime
 from .tiles import LINE, Shape, Tiles
 
@@ -63,7 +63,7 @@ def text(kind: str, registers: Shape) -> str:
 
 def _pieces(tiles: Tiles) -> str:
     """The cut of each of %batch products that suits their sizes and the threads."""
-    f = Flow(f"define i64 @gd_pieces_{tiles.kind}(i64 %m, i64 %n, i64 %k, i64 %batch)")
+    f = Function(f"define i64 @gd_pieces_{tiles.kind}(i64 %m, i64 %n, i64 %k, i64 %batch)")
     work = f.mul(f.mul(f.mul("%m", "%n"), "%k"), "%batch")
     threads = f.emit("call i64 @gd_allowed()")
     several = f.holds("sgt", threads, 1)
@@ -86,7 +86,7 @@ def _pieces(tiles: Tiles) -> str:
 def _product(tiles: Tiles) -> str:
     """Piece number %piece of c = a b, row by row; strides in numbers, c is dense."""
     kind = tiles.kind
-    f = Flow(
+    f = Function(
         f"define void @gd_product_{kind}(ptr %a, i64 %ra, i64 %ca, ptr %b, i64 %rb, i64 %cb, "
         "ptr %c, i64 %m, i64 %n, i64 %k, i64 %piece, i64 %cut)"
     )
@@ -113,7 +113,7 @@ def _product(tiles: Tiles) -> str:
 def _region(tiles: Tiles) -> str:
     """c = a b: strides in numbers, c's columns dense and its rows %rc apart."""
     kind, width = tiles.kind, tiles.width
-    f = Flow(
+    f = Function(
         "define internal void @region(ptr %a, i64 %ra, i64 %ca, ptr %b, i64 %rb, i64 %cb, ptr %c, "
         "i64 %rc, i64 %m, i64 %n, i64 %k) noinline"
     )
@@ -174,7 +174,7 @@ def _strips_of(f: Flow, heights: tuple[int, ...]) -> Iterator[tuple[int, str, st
 
 def _left(tiles: Tiles) -> str:
     """The left operand packed: strip after strip."""
-    f = Flow(
+    f = Function(
         "define internal void @left(ptr %to, ptr %a, i64 %ra, i64 %ca, i64 %m, i64 %k) noinline"
     )
     for height, start, end in _strips_of(f, tiles.shape.heights):
@@ -190,7 +190,7 @@ def _left(tiles: Tiles) -> str:
 def _strips(tiles: Tiles) -> str:
     """The product of packed rows and a part of b, whose columns from %first on are packed."""
     kind, width = tiles.kind, tiles.width
-    f = Flow(
+    f = Function(
         "define internal void @strips(ptr %a, ptr %b, i64 %first, i64 %rb, ptr %packed, ptr %c, "
         "i64 %rc, i64 %m, i64 %n, i64 %k, i1 %more) noinline"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .module import Lines
+from .flow import Lines
 
 KINDS = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32",

@@ -5,6 +5,10 @@ A window is a few hundred bytes on the stack, so a mask never reaches memory.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+from .engine import compile_module
 from .lanes import Lanes
 from .module import Code, Module
 
@@ -97,6 +101,17 @@ class Window:
         some = b.emit(f"select i1 {none}, double 0.0, double {ratio}")
         found = b.emit(f"select i1 {self.training}, double {some}, double 1.0")
         return found if kind == "double" else b.emit(f"fptrunc double {found} to {kind}")
+
+
+@cache
+def _engine() -> Any:
+    return compile_module(philox(), {})
+
+
+def symbols(text: str) -> dict[str, int]:
+    """The address of the function below, where a module's text calls it."""
+    name = "gd_mask"
+    return {name: _engine().get_function_address(name)} if f"@{name}(" in text else {}
 
 
 def philox() -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-
 from graphdrop.types import Size
+
+from .flow import Flow
 
 INLINED = 64  # calls on vectors in a module
 
@@ -46,29 +45,7 @@ class Module:
         return "\n".join([*needs, "", functions, attributes, "!0 = !{i32 1}"])
 
 
-class Lines:
-    """Collects instructions, with names for what they make."""
-
-    def __init__(self, names: Iterator[int]) -> None:
-        self.lines: list[str] = []
-        self.names = names
-
-    def fresh(self, hint: str = "x") -> str:
-        return f"%{hint}.{next(self.names)}"
-
-    def emit(self, text: str, hint: str = "x") -> str:
-        name = self.fresh(hint)
-        self.lines.append(f"  {name} = {text}")
-        return name
-
-    def do(self, text: str) -> None:
-        self.lines.append(f"  {text}")
-
-    def label(self, name: str) -> None:
-        self.lines.append(f"{name}:")
-
-
-class Code(Lines):
+class Code(Flow):
     """The body of one function: instructions on addresses and sizes, which are i64.
 
     %t is the table of addresses, %s the table of sizes.  The function of a step has a table of its
@@ -79,17 +56,10 @@ class Code(Lines):
     """
 
     def __init__(self, module: Module, own: bool = False) -> None:
-        super().__init__(itertools.count(1))
+        super().__init__()
         self.module, self.own = module, own
         self.places: list[int] = []
         self._sizes: dict[Size, str] = {}
-        self._top: list[str] = []  # what the entry block computes once
-
-    def once(self, text: str, hint: str = "e") -> str:
-        """An instruction of the entry block."""
-        name = self.fresh(hint)
-        self._top.append(f"  {name} = {text}")
-        return name
 
     def size(self, size: Size) -> str:
         """A size as an operand: a literal, or loaded when the function is entered."""
@@ -109,22 +79,3 @@ class Code(Lines):
             number = self.places.index(number)
         address = self.once(f"getelementptr ptr, ptr %t, i64 {number}")
         return self.once(f"load ptr, ptr {address}", "b")
-
-    # ---- i64 arithmetic that leaves out what is trivial
-    def add(self, a: str, b: str) -> str:
-        if a == "0" or b == "0":
-            return b if a == "0" else a
-        return self.emit(f"add i64 {a}, {b}")
-
-    def mul(self, a: str, b: str) -> str:
-        if "0" in (a, b):
-            return "0"
-        if a == "1" or b == "1":
-            return b if a == "1" else a
-        return self.emit(f"mul i64 {a}, {b}")
-
-    def smaller(self, a: str, b: str) -> str:
-        return self.emit(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
-
-    def entry(self) -> list[str]:
-        return self._top

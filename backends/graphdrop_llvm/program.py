@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphdrop.backend import Executable, Graph, get_backend
-from graphdrop.errors import GraphdropError, ShapeError
+from graphdrop.errors import BackendError, GraphdropError, ShapeError
 from graphdrop.graph import Node
 from graphdrop.op import constant_value, explain, get
 from graphdrop.op import size as size_op
@@ -41,7 +41,7 @@ from graphdrop.schedule.memory import ALIGN
 from graphdrop.substitute import map_sizes, slot, substitute
 from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value_dim
 
-from . import blas, gemm, products
+from . import blas, gemm, masks, products, rows
 from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
@@ -73,6 +73,8 @@ def prints(node: Node) -> str | None:
         return "loop" if plain else None
     if node.op in PRINTED and node.dtype.kind != "b":
         return "reduce" if node.dtype != np.float16 else None
+    if rows.prints(node):
+        return "rows"
     return "product" if node.op is _matmul and products.supports(node) else None
 
 
@@ -113,7 +115,7 @@ class LlvmProgram:
         printed = Segments(self.program, self.module, split=split)
         self.text = self.module.text()
         symbols = {r: blas.address(r) for r in products.ROUTINES.values() if r in self.text}
-        symbols |= gemm.symbols(self.text) | runtime().symbols
+        symbols |= gemm.symbols(self.text) | masks.symbols(self.text) | runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]
         slots += [b.number for b in self.program.outputs if b.role == "output"]
@@ -211,6 +213,8 @@ class LlvmProgram:
             given[wrong] = np.array(given[wrong], order="C", subok=False)
         made: dict[int, Any] = {}
         for part in self.parts:
+            if frame.wrong[0]:
+                break
             if isinstance(part, _Foreign):
                 self._outside(part, frame, plan, made, given, seen)
             elif seen is None or part.step is None:
@@ -221,11 +225,19 @@ class LlvmProgram:
                 seconds = time.perf_counter() - start
                 node, what = title(part.step)
                 seen(node, _Traffic(evaluate(moved(part.step), plan.env)), seconds, what)
+        wrong, frame.wrong[0] = frame.wrong[0], 0
         plan.frames.append(frame)
+        if wrong:
+            self._let_the_oracle_say(arrays, sizes)
         found = iter(outputs)
         return [
             made[b.number] if b.role == "foreign" else next(found) for b in self.program.outputs
         ]
+
+    def _let_the_oracle_say(self, arrays: list[Any], sizes: tuple[int, ...]) -> None:
+        """The error of a call in which positions were none."""
+        get_backend("numpy").compile(self.graph).run(arrays, sizes)
+        raise BackendError("positions were wrong here, and right on the numpy backend")
 
     def _outside(
         self, part: _Foreign, frame: _Frame, plan: _Plan, made: dict[int, Any], given: list[Any],
@@ -299,7 +311,9 @@ class _Frame:
         self.arena = np.empty(plan.layout.size + ALIGN, np.uint8)
         start = self.arena.ctypes.data
         self.begin = -start % ALIGN
-        self.table = np.zeros(max(table_size(program.program), 1), np.uintp)
+        self.table = np.zeros(table_size(program.program) + 1, np.uintp)
+        self.wrong = np.zeros(1, np.int64)  # what steps of rows tell
+        self.table[-1] = self.wrong.ctypes.data
         self.address = self.table.ctypes.data
         self._fill(program.program, plan.layout, 0, start + self.begin)
         for number, array in program.constants.items():

@@ -1,4 +1,4 @@
-"""What all programs share, compiled once: threads, masks, and the way in."""
+"""What all programs share, compiled once: threads, and the way in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from graphdrop.threads import follow
 
 from .engine import compile_module
 from .entry import TAKE, knows_layout
-from .masks import philox
 from .shortcut import SHORTCUT, new_array
 from .shortcut import symbols as interpreter
 from .workers import POOL
@@ -27,12 +26,10 @@ class Runtime:
 
     def __init__(self) -> None:
         known = knows_layout()
-        texts = [POOL, philox(), *([TAKE, SHORTCUT] if known else [])]
+        texts = [POOL, *([TAKE, SHORTCUT] if known else [])]
         self._engine = compile_module("\n".join(texts), interpreter() if known else {})
         found = self._engine.get_function_address
-        self.symbols: dict[str, int] = {
-            n: found(n) for n in ("gd_parallel", "gd_allowed", "gd_mask")
-        }
+        self.symbols: dict[str, int] = {n: found(n) for n in ("gd_parallel", "gd_allowed")}
         self.take: int | None = found("gd_take") if known else None
         self.shortcut: int | None = found("gd_shortcut") if known else None
         if known:

@@ -8,11 +8,11 @@ where the step's operands and results are.
 from __future__ import annotations
 
 from graphdrop.graph import Node
-from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, Step
+from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, Rows, Step, moved
 from graphdrop.types import Size, num_elements
 
-from . import blas, gemm, products
-from .kernel import Printer
+from . import blas, gemm, products, rows
+from .kernel import SHARED_WORK, Printer
 from .lanes import literal, memory_type, scalar_type
 from .module import Code, Module
 from .reductions import identity, join_blocks, join_function, wide
@@ -28,16 +28,19 @@ class Segments:
     """Prints a program into a module.
 
     split  whether every step is a function of its own, for the profiler
+    wrong  the table's place for the address of what steps tell: the one after all buffers
     parts  names of functions, and the steps outside between them, in order
     steps  name of a function -> the last step in it
     """
 
     def __init__(
-        self, program: Program, module: Module, name: str = "p", split: bool = False
-    ) -> None:
+        self, program: Program, module: Module, name: str = "p", split: bool = False,
+        wrong: int | None = None,
+    ) -> None:  # fmt: skip
         self.program, self.module, self.name = program, module, name
         self.parts: list[str | Outside] = []
         self.steps: dict[str, Step] = {}
+        self.wrong = table_size(program) if wrong is None else wrong
         self._free = len(program.buffers)  # the table's next place for a body
         self._calls: list[str] = []
         self._local = 0  # buffers of the step that has most
@@ -59,13 +62,17 @@ class Segments:
         self.module.functions.append(f"{head}\n{body}\n  ret void\n}}")
         self._calls.clear()
 
-    def _step(self, name: str, step: Kernel | Product | Loop | Outside) -> None:
+    def _step(self, name: str, step: Step) -> None:
         if isinstance(step, Outside):
             if self._calls:
                 self._close()
             self.parts.append(step)
         elif isinstance(step, Loop):
             self._loop(name, step)
+        elif isinstance(step, Rows):
+            function, places = rows.print_rows(step, self.module)
+            self._own_table(name, [*places, self.wrong])
+            self._rows(name, function, step)
         elif isinstance(step, Product):
             function, places = products.print_product(step, self.module)
             self._own_table(name, places, more=1)
@@ -132,6 +139,13 @@ class Segments:
             f"  br label %{name}.after",
             f"{name}.after:",
         ]
+
+    def _rows(self, name: str, function: str, step: Rows) -> None:
+        units, bytes_ = (
+            self._size(f"{name}.{tag}", size)
+            for tag, size in (("u", rows.units(step)), ("n", moved(step)))
+        )
+        self._either(name, function, units, f"icmp sge i64 {bytes_}, {SHARED_WORK}")
 
     def _product(self, name: str, function: str, product: Product, place: int) -> None:
         """A product, cut into pieces as many as are worth sharing."""
@@ -228,7 +242,7 @@ class Segments:
 
     # ---- loops
     def _loop(self, name: str, loop: Loop) -> None:
-        inner = Segments(loop.body, self.module, f"{name}.b")
+        inner = Segments(loop.body, self.module, f"{name}.b", wrong=self.wrong - self._free)
         (body,) = inner.parts
         assert isinstance(body, str)
         self.module.functions.append(_print_loop(name, loop, body, self._free, self.module))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .flow import Flow
+from .flow import Flow, Function
 
 SIZES = {"float": 4, "double": 8}
 SHORT = {"float": "f32", "double": "f64"}
@@ -81,7 +81,7 @@ class Tiles:
         a is packed; rows of b are %ldb apart, those of c %ldc, counted in numbers; k > 0.
         """
         kind, size, vector = self.kind, self.size, f"<{self.lanes} x {self.kind}>"
-        f = Flow(
+        f = Function(
             f"define internal void @tile{height}(ptr %a, ptr %b, i64 %ldb, ptr %c, i64 %ldc, "
             "i64 %k, i1 %more)"
         )
@@ -135,7 +135,7 @@ class Tiles:
 
         i < %k, j < %n; the last panel is filled up with zeros.
         """
-        f = Flow(
+        f = Function(
             f"define internal void @pack{p}(ptr %to, ptr %from, i64 %sk, i64 %sp, i64 %k, i64 %n) "
             "noinline"
         )
@@ -175,7 +175,9 @@ class Tiles:
 
     def turn(self) -> str:
         """to[i, j] = from[j, i] for i < k and j < 4; rows are %p and %sp numbers apart."""
-        f = Flow("define internal void @turn(ptr %to, i64 %p, ptr %from, i64 %sp, i64 %k) noinline")
+        f = Function(
+            "define internal void @turn(ptr %to, i64 %p, ptr %from, i64 %sp, i64 %k) noinline"
+        )
         kind, n = self.kind, self._turned_at_once
         vector = f"<{n} x {kind}>"
         starts = [f.at(kind, "%from", f.mul("%sp", r)) for r in range(GROUP)]
@@ -213,7 +215,7 @@ class Tiles:
 
     def move(self) -> str:
         """A few rows and columns from one matrix to another."""
-        f = Flow(
+        f = Function(
             "define internal void @move(ptr %to, i64 %lt, ptr %from, i64 %lf, i64 %rows, "
             "i64 %columns) noinline"
         )

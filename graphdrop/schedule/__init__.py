@@ -11,6 +11,7 @@ from .program import (
     Place,
     Product,
     Program,
+    Rows,
     Step,
     contiguous,
     moved,
@@ -19,6 +20,6 @@ from .program import (
 )
 
 __all__ = [
-    "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Step",
+    "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
     "check", "check_layout", "contiguous", "layout", "moved", "schedule", "title", "touched",
 ]  # fmt: skip

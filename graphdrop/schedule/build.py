@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from ..backend import Graph
 from ..graph import Node, toposort
 from ..op import constant_value, get
-from ..ops.index import _set_subtensor
+from ..ops.index import _gather, _scatter_add, _set_subtensor
 from ..ops.linalg import _matmul
+from ..ops.losses import checked_labels
 from ..ops.reduce import kept_shape
 from ..replay import operand as operand_of
 from ..scan import scan_op
 from ..types import Shape, Size, TupleType, atoms_of
 from .check import check
 from .fuse import ALONE, LEAF, LOOP, REDUCE, VIEW, groups_of
-from .program import Buffer, Kernel, Loop, Outside, Place, Product, Program, Step, contiguous
+from .program import Buffer, Kernel, Loop, Outside, Place, Product, Program, Rows, Step, contiguous
 from .views import is_view, part_of, stretched, view_of
 
 LONGEST_ROW = 1 << 16  # elements, of rows that a kernel walks several times
@@ -31,7 +32,7 @@ def schedule(
     """The program of a graph.
 
     prints  what a backend makes of a node: "loop" (one element after the other), "reduce",
-            "product", or None if it cannot print it
+            "product", "rows", or None if it cannot print it
     lower   what it rewrites first, in the bodies of loops too
     """
     return _Builder(replace(graph, outputs=tuple(lower(graph.outputs))), prints, lower).build()
@@ -152,7 +153,8 @@ class _Builder:
         found: dict[Node, int] = {}
         for i, node in enumerate(self.graph.outputs):
             loop = node.op is get and node.inputs[0].op is scan_op
-            if self.kinds[node] in (LOOP, REDUCE) or node.op in (_matmul, _set_subtensor) or loop:
+            step = node.op in (_matmul, _set_subtensor, _gather, _scatter_add)
+            if self.kinds[node] in (LOOP, REDUCE) or step or loop:
                 found.setdefault(node, i)
         return found
 
@@ -180,6 +182,8 @@ class _Builder:
         elif self.prints(first) == "product" and not _has_values(first):
             left, right = (self._matrix(n) for n in first.inputs)
             self.steps.append(Product(first, left, right, self._result(first, wanted)))
+        elif self.prints(first) == "rows" and not _has_values(first):
+            self._rows(first, wanted)
         else:
             self._outside(first, needed)
 
@@ -228,6 +232,23 @@ class _Builder:
             self.kept.add(node)
         part = part_of(self.places[node], node.params["index"], value.shape)
         self.steps.append(Kernel(value.shape, (), {value: self._place(value)}, {value: part}, {}))
+
+    def _rows(self, node: Node, wanted: dict[Node, int]) -> None:
+        """Rows that are fetched, added to in a copy, or only looked for."""
+        ids = self._plain(node.inputs[-1], False)
+        if node.op is checked_labels:
+            self.places[node] = self._place(node.inputs[0])
+            self.steps.append(Rows(node, ids, node.params["classes"]))
+            return
+        limit, result = node.inputs[0].shape[0], self._result(node, wanted)
+        if node.op is _gather:
+            table = self._plain(node.inputs[0], True)
+            self.steps.append(Rows(node, ids, limit, table, result))
+            return
+        base, value = node.inputs[:2]
+        rows = self._plain(value, False)
+        self.steps.append(Kernel(node.shape, (), {base: self._place(base)}, {base: result}, {}))
+        self.steps.append(Rows(node, ids, limit, result, rows))
 
     def _loop(self, node: Node, needed: set[Node], wanted: dict[Node, int]) -> Loop | None:
         """A scan as a loop, if all of its step can be printed."""

@@ -11,10 +11,10 @@ from itertools import chain
 
 from ..errors import ScheduleError
 from ..graph import Node
-from ..ops.index import _set_subtensor
+from ..ops.index import _scatter_add, _set_subtensor
 from ..types import Atom, evaluate
 from .memory import Layout, lifetimes
-from .program import Buffer, Kernel, Loop, Place, Product, Program, Step, touched
+from .program import Buffer, Kernel, Loop, Place, Product, Program, Rows, Step, touched
 
 
 def check(program: Program) -> None:
@@ -31,7 +31,7 @@ def check(program: Program) -> None:
             raise ScheduleError(f"step {number} reads and writes {both}")
         for buffer in written & ready:
             # an array may be changed in parts once it is there
-            if buffer.node.op is not _set_subtensor:
+            if buffer.node.op not in (_set_subtensor, _scatter_add):
                 raise ScheduleError(f"step {number} writes to {buffer!r}, which is in use")
         ready |= written
         _check_values(number, step)
@@ -52,8 +52,10 @@ def _check_values(number: int, step: Step) -> None:
             if missing := [d for d in node.dependencies if d not in known]:
                 raise ScheduleError(f"step {number} computes {node!r} without {missing}")
             known.add(node)
-    elif isinstance(step, Product) and step.out.buffer.node is not step.node:
-        raise ScheduleError(f"step {number} writes {step.node!r} elsewhere")
+    elif isinstance(step, (Product, Rows)):
+        written = [b for b, writes in touched(step) if writes]
+        if any(b.node is not step.node for b in written):
+            raise ScheduleError(f"step {number} writes {step.node!r} elsewhere")
 
 
 def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> None:
@@ -100,6 +102,8 @@ def _places(step: Step) -> list[Place]:
         return [*step.reads.values(), *step.writes.values(), *step.reduced.values()]
     if isinstance(step, Product):
         return [step.left, step.right, step.out]
+    if isinstance(step, Rows):
+        return [p for p in (step.ids, step.array, step.rows) if p is not None]
     if isinstance(step, Loop):
         return [*step.first, *step.sequences, *step.captured]
     return []

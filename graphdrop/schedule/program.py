@@ -105,6 +105,29 @@ class Product:
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of an array at positions that are data.
+
+    node   a gather, which copies them; a scatter_add, which adds to them one after the other; or a
+           check that the positions are such, whose result is the positions' own memory
+    ids    the positions
+    limit  how many rows there are
+    array  whose rows are meant; of a scatter_add the result, which holds the array already
+    rows   what is made, or added, in C order
+    """
+
+    node: Node
+    ids: Place
+    limit: Size
+    array: Place | None = None
+    rows: Place | None = None
+
+    @property
+    def adds(self) -> bool:
+        return self.array is not None and self.array.buffer.node is self.node
+
+
+@dataclass(frozen=True, eq=False)
 class Outside:
     """An operation that this backend does not print: another one computes it.
 
@@ -143,7 +166,7 @@ class Loop:
     outs: tuple[Buffer, ...]
 
 
-Step: TypeAlias = "Kernel | Product | Outside | Loop"
+Step: TypeAlias = "Kernel | Product | Rows | Outside | Loop"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +206,11 @@ def touched(step: Step) -> Iterator[tuple[Buffer, bool]]:
         yield from ((p.buffer, True) for p in (*step.writes.values(), *step.reduced.values()))
     elif isinstance(step, Product):
         yield from ((step.left.buffer, False), (step.right.buffer, False), (step.out.buffer, True))
+    elif isinstance(step, Rows):
+        yield step.ids.buffer, False
+        if step.array is not None and step.rows is not None:
+            yield step.array.buffer, step.adds
+            yield step.rows.buffer, not step.adds
     elif isinstance(step, Loop):
         places = (*step.first, *step.sequences, *step.captured)
         yield from ((p.buffer, False) for p in places)
@@ -196,6 +224,11 @@ def touched(step: Step) -> Iterator[tuple[Buffer, bool]]:
 def moved(step: Step) -> Size:
     """Bytes that a step reads and writes if each element is met once."""
     total: Size = 0
+    if isinstance(step, Rows):  # of the array no more than the rows in question
+        parts = [(step.ids, 1), *([(step.rows, 2 + step.adds)] if step.rows is not None else [])]
+        for place, times in parts:
+            total = total + num_elements(place.shape) * place.buffer.dtype.itemsize * times
+        return total
     for buffer, _ in touched(step):
         total = total + buffer.elements * buffer.dtype.itemsize
     return total
@@ -209,7 +242,8 @@ def title(step: Step) -> tuple[Node, str]:
         return ends[-1], f"kernel: {names}"
     if isinstance(step, Loop):
         return step.node, f"loop: {len(step.body.steps)} steps"
-    return step.node, "product: matmul" if isinstance(step, Product) else step.node.op.name
+    kinds = {Product: "product", Rows: "rows", Outside: "outside"}
+    return step.node, f"{kinds[type(step)]}: {step.node.op.name}"
 
 
 def _lines(number: int, step: Step) -> Iterator[str]:
@@ -226,6 +260,8 @@ def _line(number: int, step: Step) -> str:
         what = f"kernel over {list(step.domain)}: {' '.join(names) or 'copy'}"
     elif isinstance(step, Product):
         what = f"product: matmul {step.left.shape} @ {step.right.shape}"
+    elif isinstance(step, Rows):
+        what = f"rows: {step.node.op.name}  {format_origin(step.node.origin)}"
     elif isinstance(step, Loop):
         what = f"loop of {step.length} steps  {format_origin(step.node.origin)}"
     else:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from graphdrop.ops import elementwise as ops
 
 from .rule import Array, Table
+
+
+def special(name: str, *operands: Any) -> Array:
+    """A function of scipy.special of the last operand, in its dtype."""
+    import scipy.special  # takes as long as all the rest of a start, and few graphs need it
+
+    y: Array = getattr(scipy.special, name)(*operands).astype(operands[-1].dtype, copy=False)
+    return y
 
 
 def rsqrt(x: Array) -> Array:
@@ -17,8 +24,7 @@ def rsqrt(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    y: Array = scipy.special.expit(x).astype(x.dtype, copy=False)
-    return y
+    return special("expit", x)
 
 
 def softplus(x: Array) -> Array:
@@ -52,18 +58,15 @@ def select(keep: Array, y: Array) -> Array:
 
 
 def erf(x: Array) -> Array:
-    y: Array = scipy.special.erf(x).astype(x.dtype, copy=False)
-    return y
+    return special("erf", x)
 
 
 def lgamma(x: Array) -> Array:
-    y: Array = scipy.special.gammaln(x).astype(x.dtype, copy=False)
-    return y
+    return special("gammaln", x)
 
 
 def polygamma(x: Array, *, order: int) -> Array:
-    y: Array = scipy.special.polygamma(order, x).astype(x.dtype, copy=False)
-    return y
+    return special("polygamma", order, x)
 
 
 def cast(x: Array, *, dtype: Any) -> Array:

@@ -1,0 +1,115 @@
+"""Rows at positions that are data, in native code: values, errors, loops and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphdrop as gd
+from graphdrop.errors import OutOfRangeError
+from graphdrop.threads import get_num_threads
+
+SIZES = [(7, 5, (3, 4)), (1, 1, (2, 2)), (3, 0, (2, 2)), (4, 33, (0, 3)), (9, 2100, (5, 2))]
+
+
+def positions(rng: np.random.Generator, rows: int, shape: tuple[int, ...], dtype: str) -> Any:
+    return rng.integers(0 if dtype[0] == "u" else -rows, rows, shape).astype(dtype)
+
+
+def is_native(f: gd.Function) -> bool:
+    return "outside" not in f.executable.listing("program")
+
+
+@pytest.mark.parametrize("ids", ["int64", "int8", "uint8", "uint64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "bool"])
+def test_rows_are_fetched(dtype: str, ids: str) -> None:
+    x, i = gd.tensor("x", dtype, (None, None)), gd.tensor("i", ids, (None, None))
+    f = gd.function([x, i], x[i], backend="llvm")
+    assert is_native(f)
+    rng = np.random.default_rng(0)
+    for rows, width, shape in SIZES:
+        a = (rng.normal(size=(rows, width)) * 5).astype(dtype)
+        at = positions(rng, rows, shape, ids)
+        np.testing.assert_array_equal(f(a, at), a[at.astype(np.int64)])
+        np.testing.assert_array_equal(f(a[::-1], at), a[::-1][at.astype(np.int64)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_rows_are_added_in_order(dtype: str) -> None:
+    x, i = gd.tensor("x", dtype, (None, None)), gd.tensor("i", "int64", (None, None))
+    v = gd.tensor("v", dtype, (None, None, None))
+    rng = np.random.default_rng(1)
+    for rows, width, shape in SIZES:
+        a, b = ((rng.normal(size=s) * 5).astype(dtype) for s in ((rows, width), (*shape, width)))
+        at, found = positions(rng, rows, shape, "int64"), []
+        for backend in ("numpy", "llvm"):
+            f = gd.function([x, i, v], gd.inc_subtensor(x[i], v), backend=backend)
+            found.append(f(a, at, b))
+        np.testing.assert_array_equal(found[1], found[0])
+
+
+@pytest.mark.parametrize("wrong", [[7], [-8, 0], [0, 1, 99]])
+def test_a_position_that_is_none(wrong: list[int]) -> None:
+    """The oracle's error, and nothing lost: neither the shared value nor the call's number."""
+    x, i = gd.shared(np.ones((7, 3), np.float32), "x"), gd.vector("i", dtype="int64")
+    messages = []
+    for backend in ("numpy", "llvm"):
+        f = gd.function([i], x[i].sum(), updates={x: x + 1}, backend=backend)
+        before = x.get_value()
+        with pytest.raises(OutOfRangeError, match="out of bounds") as caught:
+            f(np.array(wrong))
+        messages.append(str(caught.value))
+        np.testing.assert_array_equal(x.get_value(), before)
+        np.testing.assert_array_equal(f(np.array([0, 6])), before[[0, 6]].sum())
+    assert messages[0].splitlines()[0] == messages[1].splitlines()[0]
+
+
+def test_labels_that_are_none() -> None:
+    x, y = gd.matrix("x"), gd.vector("y", dtype="int64")
+    f = gd.function([x, y], gd.nn.softmax_cross_entropy(x, y, ignore_index=-1), backend="llvm")
+    assert is_native(f)
+    a = np.random.default_rng(2).normal(size=(4, 5)).astype(np.float32)
+    assert f(a, np.array([0, 4, -1, 2]))[2] == 0
+    for wrong in (5, -2, 2**40):
+        with pytest.raises(OutOfRangeError, match=f"the label {wrong} is not one of 5 classes"):
+            f(a, np.array([0, 1, wrong, 2]))
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_in_a_loop(bad: bool) -> None:
+    table, ids = gd.matrix("table"), gd.tensor("ids", "int64", (None, None))
+    h, _ = gd.scan(lambda h, i: (gd.tanh(h + table[i]), None), ids, gd.zeros((3, 4)))
+    f = gd.function([table, ids], h, backend="llvm")
+    assert is_native(f)
+    a = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
+    at = np.array([[0, 5, 2], [1, 1, 1 + 9 * bad]])
+    if bad:
+        with pytest.raises(OutOfRangeError, match="out of bounds"):
+            f(a, at)
+    else:
+        expected = gd.function([table, ids], h, backend="numpy")(a, at)
+        np.testing.assert_allclose(f(a, at), expected, rtol=1e-6)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = get_num_threads()
+    gd.set_num_threads(2)
+    yield
+    gd.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_large_ones_are_shared() -> None:
+    x, i = gd.matrix("x"), gd.vector("i", dtype="int64")
+    f = gd.function([x, i], [x[i], gd.grad((x[i] ** 2).sum(), x)], backend="llvm")
+    rng = np.random.default_rng(4)
+    a, at = rng.normal(size=(300, 2500)).astype(np.float32), rng.integers(0, 300, 400)
+    expected = np.zeros_like(a)
+    np.add.at(expected, at, 2 * a[at])
+    rows, slope = f(a, at)
+    np.testing.assert_array_equal(rows, a[at])
+    np.testing.assert_array_equal(slope, expected)
