@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 from problems import Problem, problem
 
-CEILING = 1024  # rows of the large product
-
 
 def peak() -> int:
     """Bytes of memory at most so far."""
@@ -61,9 +59,10 @@ def machine() -> str:
 
 def floor(p: Problem, step: Callable[[], Any]) -> float:
     """Seconds that the program's products and kernels would take at the machine's ceilings."""
-    import graphdrop as gd
-    from graphdrop.schedule import Kernel, Loop, Product, moved
-    from graphdrop.types import evaluate, num_elements
+    from graphdrop.function import ceilings
+    from graphdrop.schedule import Kernel, Loop, Product, moved, operations
+    from graphdrop.threads import get_num_threads
+    from graphdrop.types import evaluate
 
     def work(program: Any, times: int) -> tuple[float, float]:
         flops, nbytes = 0.0, 0.0
@@ -72,20 +71,14 @@ def floor(p: Problem, step: Callable[[], Any]) -> float:
                 inner = work(s.body, times * evaluate(s.length, {}))
                 flops, nbytes = flops + inner[0], nbytes + inner[1]
             elif isinstance(s, Product):
-                inner_size = evaluate(s.left.shape[-1], {})
-                flops += 2 * evaluate(num_elements(s.node.shape), {}) * inner_size * times
+                flops += evaluate(operations(s), {}) * times
             elif isinstance(s, Kernel):
                 nbytes += evaluate(moved(s), {}) * times
         return flops, nbytes
 
     flops, nbytes = work(step.executable.program, 1)  # type: ignore[attr-defined]
-    a = np.ones((CEILING, CEILING), np.float32)
-    x, v = gd.matrix("x"), gd.vector("v")
-    product, copy = gd.function([x], x @ x), gd.function([v], v * 2)
-    long = np.ones(1 << 24, np.float32)
-    rate = 2 * CEILING**3 / min(steps_for(lambda: product(a), 0.3))
-    bandwidth = 2 * long.nbytes / min(steps_for(lambda: copy(long), 0.3))
-    return max(flops / rate, nbytes / bandwidth)
+    most = ceilings(step.backend, get_num_threads())  # type: ignore[attr-defined]
+    return max(flops / most.rate, nbytes / most.bandwidth)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,16 @@ from .errors import (
 )
 from .graph import Node, current_origin, format_origin, leaves, toposort
 from .op import as_node, called, constant
-from .ops.leaf import Shared
+from .ops.leaf import Shared, matrix, vector
 from .ops.leaf import _input as input_op
 from .ops.random import random_key
+from .profiling import Ceilings, Profile, Took
 from .replay import find_draws, regenerate_mask, stream_flags
 from .rewrite import Trace
 from .rules import optimize as rewrite
 from .substitute import substitute
-from .types import Dim, unify
+from .threads import get_num_threads
+from .types import Atom, Dim, unify
 
 
 @called
@@ -231,9 +234,8 @@ class Function:
         Sizes are those of this function's last call unless given by name; `rate` is needed only
         where it is not a constant, `example` only where ids key the draw.
         """
-        known = dict(zip(self.binder.atoms, self._last_sizes or (), strict=False))
         return regenerate_mask(
-            self.draws, name, call, rate=rate, example=example, known=known, sizes=sizes
+            self.draws, name, call, rate=rate, example=example, known=self.sizes, sizes=sizes
         )
 
     def source(self) -> str:
@@ -251,14 +253,20 @@ class Function:
         """
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
         keys = [np.array([s.seed, s.calls], np.uint64) for s in self.streams]
-        rows: list[tuple[Node, str, int, float]] = []
+        steps: list[Took] = []
 
         def seen(node: Node, value: Any, seconds: float, what: str = "") -> None:
-            rows.append((node, what or node.op.name, getattr(value, "nbytes", 0), seconds))
+            nbytes, arithmetic = (getattr(value, name, 0) for name in ("nbytes", "operations"))
+            steps.append(Took(node, what or node.op.name, nbytes, arithmetic, seconds))
 
         with leases.reading(self.shared) as values:
             self.executable.observe(arrays + values + keys, sizes, seen)
-        return Profile(rows)
+        return Profile(steps, partial(ceilings, self.backend, get_num_threads()))
+
+    @property
+    def sizes(self) -> dict[Atom, int]:
+        """The symbolic sizes of the last call."""
+        return dict(zip(self.binder.atoms, self._last_sizes or (), strict=False))
 
     def __reduce__(self) -> Any:
         raise GraphError(
@@ -271,29 +279,12 @@ class Function:
         return f"<graphdrop function {self.name}({names}) on {self.backend}>"
 
 
-class Profile:
-    """Seconds per step of one call, slowest first when printed."""
-
-    def __init__(self, rows: list[tuple[Node, str, int, float]]) -> None:
-        self.rows = [
-            {"op": what, "type": str(n.type), "seconds": t, "bytes": b,
-             "origin": format_origin(n.origin)}
-            for n, what, b, t in rows
-        ]  # fmt: skip
-
-    @property
-    def seconds(self) -> float:
-        return float(sum(r["seconds"] for r in self.rows))  # type: ignore[misc]
-
-    def __str__(self) -> str:
-        lines = [f"{'microseconds':>12} {'share':>6} {'GB/s':>7}  operation"]
-        total = self.seconds or 1.0
-        for r in sorted(self.rows, key=lambda r: -r["seconds"]):  # type: ignore[operator]
-            t = float(r["seconds"])  # type: ignore[arg-type]
-            speed = float(r["bytes"]) / (t or 1.0) / 1e9  # type: ignore[arg-type]
-            what = f"{r['op']} {r['type']}  {r['origin']}"
-            lines.append(f"{t * 1e6:12.1f} {t / total:6.1%} {speed:7.1f}  {what}")
-        return "\n".join(lines)
+@cache
+def ceilings(backend: str, threads: int) -> Ceilings:
+    """What this machine can do, measured once for each backend and number of threads."""
+    x, v = matrix("x"), vector("v")
+    product, copy = function([x], x @ x, backend=backend), function([v], v * 2, backend=backend)
+    return Ceilings.measured(product, copy)
 
 
 def _raise_on_nan(node: Node, value: Any, seconds: float, what: str = "") -> None:

@@ -29,7 +29,7 @@ FLOORS: tuple[set[str], ...] = (
     {"autodiff", "dropout"},
     {"scan", "cond"},
     {"commit", "rewrite", "nn", "optim", "replay"},
-    {"rules", "schedule"},
+    {"profiling", "rules", "schedule"},
     {"function"},
     {"printing", "serialize", "testing"},
     {"train", "viz"},

@@ -277,7 +277,7 @@ class TestListings:
         assert text is not None
         assert "kernel over [batch, 3]: tanh mul" in text
         assert "24*batch + 4 bytes" in text
-        assert "scratch in the last call: 64 bytes" in text
+        assert "memory of the last call: 64 bytes of scratch" in text
 
     def test_code(self) -> None:
         assert "def run(a, f):" in self.compiled("numpy").source()

@@ -370,3 +370,37 @@ def test_the_same_file_in_every_process(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", PROGRAM, path], cwd=root, env=env, check=True)
         found.add(path.read_bytes())
     assert len(found) == 1
+
+
+class TestPrograms:
+    def step(self, backend: str) -> gd.Function:
+        x, w = gd.matrix("x"), gd.shared(np.ones((3, 2), np.float32), "weights")
+        stream = gd.RandomStream(0)
+        h, _ = gd.scan(lambda c, row: (gd.tanh(c + row), None), x @ w, gd.zeros(2))
+        loss = gd.dropout(h, 0.5, stream).sum()
+        return gd.function(
+            [x], loss, updates={w: w - gd.grad(loss, w)}, backend=backend, name="train"
+        )
+
+    def test_what_is_fused_and_how_much_is_moved(self, tmp_path: Path) -> None:
+        f = self.step("llvm")
+        f(np.ones((5, 3), np.float32))
+        text = gd.viz.draw(f, tmp_path / "p.svg", what="program").read_text()
+        for found in ("train on llvm", "bytes of scratch", "(5, 3) @ (3, 2)", "5 times",
+                      "new weights", "product of matrices", "bytes moved", "dropout"):  # fmt: skip
+            assert found in text
+
+    def test_before_the_first_call_sizes_have_names(self, tmp_path: Path) -> None:
+        text = gd.viz.draw(self.step("llvm"), tmp_path / "p.svg", what="program").read_text()
+        assert "(x.shape[0], x.shape[1]) @ (3, 2)" in text
+        assert "bytes of scratch" not in text
+
+    def test_a_limit_says_what_is_left_out(self, tmp_path: Path) -> None:
+        path = gd.viz.draw(self.step("llvm"), tmp_path / "p.svg", what="program", limit=2)
+        assert "the last 2 of" in path.read_text()
+
+    def test_only_programs_are_drawn(self, tmp_path: Path) -> None:
+        with pytest.raises(ArgumentError, match="one step an operation"):
+            gd.viz.draw(self.step("numpy"), tmp_path / "p.svg", what="program")
+        with pytest.raises(ArgumentError, match="only a compiled function has a program"):
+            gd.viz.draw(gd.matrix("x"), tmp_path / "p.svg", what="program")

@@ -33,6 +33,7 @@ from graphdrop.schedule import (
     check_layout,
     layout,
     moved,
+    operations,
     schedule,
     title,
     touched,
@@ -92,6 +93,7 @@ class _Traffic:
     """What the profiler is told of a kernel, whose values it cannot see."""
 
     nbytes: int
+    operations: int
 
 
 @dataclass
@@ -136,7 +138,12 @@ class LlvmProgram:
             return assembly(self.text)
         lines = [self.program.text()]
         for plan in list(self._plans.values())[-1:]:
-            lines.append(f"scratch in the last call: {plan.layout.size} bytes")
+            results = sum(evaluate(b.elements, plan.env) * b.dtype.itemsize
+                          for b in self.program.outputs if b.role == "output")  # fmt: skip
+            lines.append(
+                f"memory of the last call: {plan.layout.size:,} bytes of scratch, "
+                f"{results:,} bytes of results"
+            )
         return "\n".join(lines)
 
     def _taker(self, count: int) -> Callable[[list[Any], Any, Any], int]:
@@ -224,7 +231,8 @@ class LlvmProgram:
                 part.entry(frame.address, plan.address)
                 seconds = time.perf_counter() - start
                 node, what = title(part.step)
-                seen(node, _Traffic(evaluate(moved(part.step), plan.env)), seconds, what)
+                amounts = (evaluate(of(part.step), plan.env) for of in (moved, operations))
+                seen(node, _Traffic(*amounts), seconds, what)
         wrong, frame.wrong[0] = frame.wrong[0], 0
         plan.frames.append(frame)
         if wrong:

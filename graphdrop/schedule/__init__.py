@@ -15,11 +15,13 @@ from .program import (
     Step,
     contiguous,
     moved,
+    operations,
     title,
     touched,
 )
 
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
-    "check", "check_layout", "contiguous", "layout", "moved", "schedule", "title", "touched",
+    "check", "check_layout", "contiguous", "layout", "moved", "operations", "schedule",
+    "title", "touched",
 ]  # fmt: skip

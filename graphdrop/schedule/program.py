@@ -234,6 +234,20 @@ def moved(step: Step) -> Size:
     return total
 
 
+def operations(step: Step) -> Size:
+    """Arithmetic of a step; functions such as exp count as one operation."""
+    if isinstance(step, Product):
+        return num_elements(step.node.shape) * step.left.shape[-1] * 2
+    if isinstance(step, Kernel):
+        return num_elements(step.domain) * len(step.nodes)
+    if isinstance(step, Loop):
+        each: Size = 0
+        for inner in step.body.steps:
+            each = each + operations(inner)
+        return each * step.length
+    return 0
+
+
 def title(step: Step) -> tuple[Node, str]:
     """A step in a few words, and the node to whose line of the user it belongs."""
     if isinstance(step, Kernel):

@@ -23,7 +23,8 @@ def draw(
 
     obj       a node, nodes in lists, tuples and dicts, or a compiled function
     path      ends in .svg, .html (hovering shows types and origins) or .png (needs matplotlib)
-    what      of a function: "graph", what its backend compiled, or "source", what was built
+    what      of a function: "graph", what its backend compiled; "source", what was built; or
+              "program", the steps that its backend takes: what is fused, bytes moved, memory
     forward   nodes whose ancestors are the forward part; the rest is drawn as gradient.  By default
               the outputs of a function that has updates; otherwise all is drawn as forward
     collapse  write scalar constants, sizes, casts, reshapes and transposes into the boxes of their
@@ -38,9 +39,13 @@ def draw(
     # only now, so that `import graphdrop` stays fast
     from .picture import picture_of
     from .scene import scene_of
+    from .steps import picture_of_program
     from .svg import html_text, svg_text
 
-    picture = picture_of(obj, what=what, forward=forward, collapse=collapse, limit=limit)
+    if what == "program":
+        picture = picture_of_program(obj, limit)
+    else:
+        picture = picture_of(obj, what=what, forward=forward, collapse=collapse, limit=limit)
     scene = scene_of(picture)
     match target.suffix.lower():
         case ".svg":

@@ -35,6 +35,10 @@ LOOKS = {
     "dropout": Look("#c2255c", "#8a1740", ink="#ffffff"),
     "random": Look("#f3d1e3", "#b5477f"),
     "op": Look("#f5f7fb", "#8e9cb8"),
+    "product": Look("#e3e1fa", "#6b5fc4"),
+    "rows": Look("#fdf3cf", "#b99a2c"),
+    "loop": Look("#dcf1f4", "#3c93a1"),
+    "outside": Look("#fdeceb", "#b42318", dash=True),
     "output": Look("#374151", "#1f2937", ink="#ffffff"),
     "more": Look("#ffffff", "#9a9a9a", radius=12, dash=True),
 }
@@ -53,6 +57,10 @@ NAMES = {
     "dropout": "dropout",
     "random": "random draw",
     "op": "operation",
+    "product": "product of matrices",
+    "rows": "rows at positions",
+    "loop": "loop",
+    "outside": "on the numpy backend",
     "output": "result",
     "more": "not shown",
 }
