@@ -14,6 +14,7 @@ from .errors import ShapeError
 from .graph import Node, format_origin, toposort
 from .op import constant_value
 from .ops.leaf import tensor
+from .ops.shape import broadcast_to
 from .substitute import Body, map_sizes, size_of_value, slot, substitute
 from .types import Atom, Shape, Size, atoms_of, value_dim
 
@@ -44,8 +45,12 @@ def close(
               Constants go inside
     """
     inner = set(placeholders)
-    order = toposort(results, stop=lambda n: n in inner or is_outer(n))
-    border = [n for n in order if n not in inner and is_outer(n) and constant_value(n) is None]
+
+    def is_given(node: Node) -> bool:
+        return is_outer(node) and not is_constant(node)
+
+    order = toposort(results, stop=lambda n: n in inner or is_given(n))
+    border = [n for n in order if n not in inner and is_given(n)]
     captured = dict.fromkeys(border)
     for node in (*placeholders, *border):
         captured.update(dict.fromkeys(s for s in _size_sources(node.shape) if s not in inner))
@@ -62,6 +67,13 @@ def close(
         (i, size_of_value(n)) for i, n in enumerate(nodes) if n in captured and places[n] in named
     )
     return Closure(body, tuple(captured), values)
+
+
+def is_constant(node: Node) -> bool:
+    """Whether a node is a constant, or one number everywhere, which needs no memory."""
+    if node.op is broadcast_to and not node.size_inputs:
+        return constant_value(node.inputs[0]) is not None and not node.inputs[0].ndim
+    return constant_value(node) is not None
 
 
 def open_slots(body: Body, given: Sequence[Node | None]) -> tuple[list[Node], list[Node]]:

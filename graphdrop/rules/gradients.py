@@ -10,6 +10,7 @@ from typing import Any
 
 from ..graph import Node
 from ..op import Op
+from ..ops.brackets import Entry, Index
 from ..ops.elementwise import add, div, exp, mul, neg, sigmoid, softplus, sub
 from ..ops.index import _gather, _scatter_add, _set_subtensor, _subtensor
 from ..ops.reduce import logsumexp, sum
@@ -183,8 +184,42 @@ def _without_divisor(put: Node, g: Node) -> Node | None:
     return put.op.make((zero, fit(g, quotient), *ids), dict(put.params))
 
 
+# gradients of the parts of an array, such as those of a recurrent layer's gates
+
+
+@rule(_set_subtensor(x, y) + _set_subtensor(0, g), exact=False)
+def parts_side_by_side(node: Node, x: Node, y: Node, g: Node) -> Node | None:
+    """A sum of arrays that are 0 but for parts, which do not overlap: one array with the parts."""
+    first, second = node.inputs
+    if not is_number(second.inputs[0], 0):
+        first, second = second, first
+    value, index = second.inputs[1], second.params["index"]
+    base = first
+    while base.op is _set_subtensor:
+        if not _apart(base.params["index"], index):
+            return None
+        base = base.inputs[0]
+    if not is_number(base, 0) or not is_number(second.inputs[0], 0):
+        return None
+    return fit(_set_subtensor.make((first, value), {"index": index}), node)
+
+
+def _apart(a: Index, b: Index) -> bool:
+    """Whether two parts of an array have no element in common, by what is known of them."""
+    entries = zip(a, b, strict=False) if "new" not in a + b else ()
+    return any(_before(p, q) or _before(q, p) for p, q in entries)
+
+
+def _before(a: Entry, b: Entry) -> bool:
+    """Whether positions along an axis end before others begin."""
+    if isinstance(a, tuple) and isinstance(b, tuple) and a[1] == 1 and b[1] == 1:
+        gap = b[0] - (a[0] + a[2])
+        return isinstance(gap, int) and gap >= 0
+    return isinstance(a, int) and isinstance(b, int) and a < b
+
+
 GRADIENTS: tuple[Rule, ...] = (
     cancelled_factor, cancelled_divisor, logistic_gradient, logistic_gradient_of_negative,
     gradient_of_softplus, gradient_of_logsumexp, gradient_of_softmax, cancelled_in_place,
-    cancelled_in_place_of_difference,
+    cancelled_in_place_of_difference, parts_side_by_side,
 )  # fmt: skip

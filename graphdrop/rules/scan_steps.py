@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..bodies import is_constant
 from ..graph import Node, toposort
-from ..op import constant, constant_value
+from ..op import constant
 from ..ops.create import zeros
 from ..ops.leaf import tensor
 from ..ops.linalg import _matmul
@@ -64,7 +65,7 @@ def same_in_every_step(node: Node, trace: Trace) -> Results:
     for n in toposort(body.outputs):
         if any(d in varying for d in n.dependencies):
             varying.add(n)
-        elif n.inputs and constant_value(n) is None:
+        elif n.inputs and not is_constant(n):
             found = True
     if not found:
         return None

@@ -248,6 +248,20 @@ ROWS = [
         ],
     ),
     Row(
+        "parts_side_by_side",
+        [
+            (put(1, row) + put(0, exp(row)), put(0, exp(row), put(1, row))),
+            (put(2, row, put(1, row)) + put(0, row), put(0, row, put(2, row, put(1, row)))),
+        ],
+        [
+            put(1, row) + put(1, exp(row)),
+            put(2, row, put(1, row)) + put(1, exp(row)),
+            put(1, row, 1.0) + put(0, row),
+            put(1, row) + put(0, row, 1.0),
+            put(1, row, x) + put(0, row, y),
+        ],
+    ),
+    Row(
         "cancelled_in_place_of_difference",
         [((put(1, row / softmax(x)[1]) - z) * softmax(x), put(1, row) - softmax(x) * z)],
         [

@@ -69,9 +69,10 @@ def top(x: Node = x) -> Node:
     return x.max(axis=1, keepdims=True)
 
 
-def put(position: int, value: Node, base: float = 0.0) -> Node:
-    part = x[position]
-    return _set_subtensor.make((spread(base), value), dict(part.params))
+def put(position: int, value: Node, base: float | Node = 0.0) -> Node:
+    """A row in an array, which is one number everywhere unless it is given."""
+    part, array = x[position], base if isinstance(base, Node) else spread(base)
+    return _set_subtensor.make((array, value), dict(part.params))
 
 
 @dataclass
