@@ -23,31 +23,23 @@ def print_product(product: Product, module: Module) -> tuple[str, list[int]]:
     """
     code = Code(module, own=True)
     kind = gemm.KINDS[product.node.dtype.name]
-    code.do("br label %batch")
-    code.label("batch")
-    code.do("%unit = phi i64 [ %first, %entry ], [ %unit.next, %one ]")
-    code.do("%more = icmp slt i64 %unit, %last")
-    code.do("br i1 %more, label %one, label %done")
-    code.label("one")
     places = (product.left, product.right, product.out)
     bases = [code.buffer(p.buffer.number) for p in places]
     cut = code.once(f"getelementptr i64, ptr %t, i64 {len(code.places)}")
     cut = code.once(f"load i64, ptr {cut}")
     down, across = (code.once(f"{how} i64 {cut}, {gemm.DOWN}") for how in ("udiv", "urem"))
     pieces = code.once(f"mul i64 {down}, {across}")
-    code.do(f"%i = udiv i64 %unit, {pieces}")
-    piece = code.emit(f"urem i64 %unit, {pieces}")
-    matrices = [
-        _matrix(code, base, p, product.node.shape[:-2], kind)
-        for base, p in zip(bases, places, strict=True)
-    ]
-    if blas.chosen():
-        _library_call(code, product, matrices, kind)
-    else:
-        _own_call(code, product, matrices, kind, piece, cut)
-    code.do("%unit.next = add i64 %unit, 1")
-    code.do("br label %batch")
-    code.label("done")
+    with code.loop("%first", "%last") as unit:
+        number, piece = (code.number(how, unit, pieces) for how in ("udiv", "urem"))
+        batch = product.node.shape[:-2]
+        matrices = [
+            _matrix(code, base, place, batch, number, kind)
+            for base, place in zip(bases, places, strict=True)
+        ]
+        if blas.chosen():
+            _library_call(code, product, matrices, kind)
+        else:
+            _own_call(code, product, matrices, kind, piece, cut)
     code.do("ret void")
     return module.step([*code.entry(), *code.lines]), code.places
 
@@ -104,9 +96,11 @@ def _held(code: Code, kind: str, value: str) -> str:
     return slot
 
 
-def _matrix(code: Code, base: str, place: Place, batch: tuple[Size, ...], kind: str) -> str:
-    """The address of matrix number %i."""
-    offset, rest = code.size(place.offset), "%i"
+def _matrix(
+    code: Code, base: str, place: Place, batch: tuple[Size, ...], number: str, kind: str
+) -> str:
+    """The address of a matrix of the batch."""
+    offset, rest = code.size(place.offset), number
     lead = len(batch) - (len(place.shape) - 2)
     for axis in reversed(range(len(batch))):
         size = code.size(batch[axis])

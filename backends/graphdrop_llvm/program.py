@@ -5,57 +5,47 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphdrop.backend import Executable, Graph, get_backend
-from graphdrop.errors import BackendError, GraphdropError, ShapeError
+from graphdrop.errors import BackendError, GraphdropError
 from graphdrop.graph import Node
-from graphdrop.op import constant_value, explain, get
+from graphdrop.op import constant_value, get
 from graphdrop.op import size as size_op
-from graphdrop.ops import create, reduce
+from graphdrop.ops import create
 from graphdrop.ops import random as draws
 from graphdrop.ops.leaf import Shared
 from graphdrop.ops.linalg import _matmul
 from graphdrop.schedule import (
     Buffer,
-    Kernel,
-    Layout,
-    Loop,
     Outside,
     Place,
-    Product,
-    Program,
     Step,
-    check_layout,
-    layout,
     moved,
     operations,
     schedule,
     title,
-    touched,
 )
-from graphdrop.schedule.memory import ALIGN
 from graphdrop.substitute import map_sizes, slot, substitute
-from graphdrop.types import Atom, Size, TupleType, evaluate, num_elements, value_dim
+from graphdrop.types import Atom, Size, TupleType, evaluate, value_dim
 
 from . import blas, gemm, masks, products, rows
 from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
 from .module import Module
+from .plans import Frame, Plan, constants_of, must_have_elements
 from .reductions import PRINTED
-from .results import Results
 from .runtime import runtime
 from .scalars import PRINTERS
-from .segments import Segments, table_size
+from .segments import Segments
 from .shortcut import make_shortcut
 
 PLANS_KEPT = 64  # for the last so many sets of sizes
-BRIEF = 1 << 17  # bytes moved in some ten microseconds
 _TAKE = ctypes.PYFUNCTYPE(
     ctypes.c_int64, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
     ctypes.c_void_p,
@@ -126,9 +116,9 @@ class LlvmProgram:
         self._take = self._taker(len(slots))
         self.parts = [self._part(part, printed.steps) for part in printed.parts]
         self._observed: LlvmProgram | None = None
-        self.constants = _constants(self.program)
-        self.filled = list(_must_have_elements(self.program))
-        self._plans: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
+        self.constants = constants_of(self.program)
+        self.filled = list(must_have_elements(self.program))
+        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
 
     def listing(self, what: str) -> str:
         """See `Executable.listing`."""
@@ -153,7 +143,7 @@ class LlvmProgram:
         native = _TAKE(address)
         slots, array_type = self.slots.ctypes.data, id(np.ndarray)
 
-        def take(arrays: list[Any], frame: _Frame, _: Any) -> int:
+        def take(arrays: list[Any], frame: Frame, _: Any) -> int:
             found: int = native(arrays, frame.address, slots, count, array_type)
             return found
 
@@ -169,7 +159,7 @@ class LlvmProgram:
         return plan.shortcut
 
     def _make_shortcut(
-        self, arrays: list[Any], shared: Sequence[Shared], plan: _Plan
+        self, arrays: list[Any], shared: Sequence[Shared], plan: Plan
     ) -> Callable[..., list[Any] | None] | None:
         native, part = runtime().shortcut, self.parts[0]
         if native is None or len(self.parts) != 1 or isinstance(part, _Foreign):
@@ -189,10 +179,10 @@ class LlvmProgram:
         return _Native(part, _ENTRY(self.engine.get_function_address(part)), steps.get(part))
 
     # ---- running
-    def _plan(self, sizes: tuple[int, ...]) -> _Plan:
+    def _plan(self, sizes: tuple[int, ...]) -> Plan:
         plan = self._plans.get(sizes)
         if plan is None:
-            plan = self._plans[sizes] = _Plan(self, sizes)
+            plan = self._plans[sizes] = Plan(self, sizes)
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return plan
@@ -248,7 +238,7 @@ class LlvmProgram:
         raise BackendError("positions were wrong here, and right on the numpy backend")
 
     def _outside(
-        self, part: _Foreign, frame: _Frame, plan: _Plan, made: dict[int, Any], given: list[Any],
+        self, part: _Foreign, frame: Frame, plan: Plan, made: dict[int, Any], given: list[Any],
         seen: Any,
     ) -> None:  # fmt: skip
         step = part.step
@@ -270,7 +260,7 @@ class LlvmProgram:
             frame.table[buffer.number] = array.ctypes.data
 
     def _operand(
-        self, place: Place, env: dict[Atom, int], frame: _Frame, plan: _Plan,
+        self, place: Place, env: dict[Atom, int], frame: Frame, plan: Plan,
         made: dict[int, Any], given: list[Any],
     ) -> Any:  # fmt: skip
         buffer = place.buffer
@@ -279,7 +269,7 @@ class LlvmProgram:
         return _view(self._array(buffer, frame, plan, made, given), place, env)
 
     def _array(
-        self, buffer: Buffer, frame: _Frame, plan: _Plan, made: dict[int, Any], given: list[Any]
+        self, buffer: Buffer, frame: Frame, plan: Plan, made: dict[int, Any], given: list[Any]
     ) -> Any:
         """The memory of a buffer as a flat array."""
         if buffer.role == "scratch":
@@ -310,103 +300,6 @@ class LlvmBody(LlvmProgram):
 
     def explained(self, error: GraphdropError) -> GraphdropError:
         return error  # steps outside explain their own
-
-
-class _Frame:
-    """The memory of one call at a time: an arena, and the addresses of all buffers."""
-
-    def __init__(self, program: LlvmProgram, plan: _Plan) -> None:
-        self.arena = np.empty(plan.layout.size + ALIGN, np.uint8)
-        start = self.arena.ctypes.data
-        self.begin = -start % ALIGN
-        self.table = np.zeros(table_size(program.program) + 1, np.uintp)
-        self.wrong = np.zeros(1, np.int64)  # what steps of rows tell
-        self.table[-1] = self.wrong.ctypes.data
-        self.address = self.table.ctypes.data
-        self._fill(program.program, plan.layout, 0, start + self.begin)
-        for number, array in program.constants.items():
-            self.table[number] = array.ctypes.data
-
-    def _fill(self, program: Program, memory: Layout, first: int, start: int) -> None:
-        """The addresses of scratch, for the bodies of loops too."""
-        for number, offset in memory.offsets.items():
-            self.table[first + number] = start + offset
-        first += len(program.buffers)
-        for loop, inner in zip(program.loops, memory.loops, strict=True):
-            self._fill(loop.body, inner, first, start + memory.own)
-            first += table_size(loop.body)
-
-
-def _constants(program: Program, first: int = 0) -> dict[int, Any]:
-    """Place in the table -> the array of a constant, for the bodies of loops too."""
-    found = {
-        first + b.number: np.ascontiguousarray(constant_value(b.node))
-        for b in program.buffers
-        if b.role == "constant"
-    }
-    first += len(program.buffers)
-    for loop in program.loops:
-        found |= _constants(loop.body, first)
-        first += table_size(loop.body)
-    return found
-
-
-class _Plan:
-    """What the sizes of a call fix: the values of all sizes, shapes, and where scratch lies."""
-
-    def __init__(self, program: LlvmProgram, sizes: tuple[int, ...]) -> None:
-        self.program, self.sizes = program, sizes
-        self.env = dict(zip(program.graph.atoms, sizes, strict=True))
-        _check_filled(program.filled, self.env)
-        known = [evaluate(s, self.env) for s in program.module.sizes]
-        self.table = np.array(known or [0], np.int64)
-        self.address = self.table.ctypes.data
-        self.layout = layout(program.program, self.env)
-        check_layout(program.program, self.layout, self.env)
-        self.outputs = [
-            Results(tuple(max(evaluate(s, self.env), 0) for s in b.node.shape), b.dtype)
-            for b in program.program.outputs if b.role == "output"
-        ]  # fmt: skip
-        self.frames: list[_Frame] = []
-        self.is_brief = _is_brief(program.program, self.env)
-        self.shortcut: Callable[..., list[Any] | None] | None = None
-
-    def frame(self) -> _Frame:
-        """A frame that no other call uses."""
-        try:
-            return self.frames.pop()
-        except IndexError:
-            return _Frame(self.program, self)
-
-
-def _is_brief(program: Program, env: dict[Atom, int]) -> bool:
-    """Whether a call is over before another thread would miss the interpreter's lock."""
-    if not all(isinstance(s, (Kernel, Product)) for s in program.steps):
-        return False
-    return sum(evaluate(moved(s), env) for s in program.steps) <= BRIEF
-
-
-def _must_have_elements(program: Program) -> Iterator[tuple[Node, Kernel]]:
-    """The largest and smallest elements that somebody reads: there must be some."""
-    read = {b for step in program.steps for b, writes in touched(step) if not writes}
-    read.update(program.outputs)
-    for step in program.steps:
-        if isinstance(step, Loop):
-            yield from _must_have_elements(step.body)
-        elif isinstance(step, Kernel):
-            yield from (
-                (node, step)
-                for node, place in step.reduced.items()
-                if node.op in (reduce.max, reduce.min) and place.buffer in read
-            )
-
-
-def _check_filled(filled: list[tuple[Node, Kernel]], env: dict[Atom, int]) -> None:
-    for node, kernel in filled:
-        elements = evaluate(num_elements(kernel.domain), env)
-        if elements == 0 and evaluate(num_elements(node.shape), env) != 0:
-            error = ShapeError("no elements along the axes, and nothing has no largest or smallest")
-            raise explain(node.op.name, error, node.inputs, node.origin)
 
 
 def _view(array: Any, place: Any, env: dict[Atom, int]) -> Any:

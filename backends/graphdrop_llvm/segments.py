@@ -12,6 +12,7 @@ from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, R
 from graphdrop.types import Size, num_elements
 
 from . import blas, gemm, products, rows
+from .flow import Function
 from .kernel import SHARED_WORK, Printer
 from .lanes import literal, memory_type, scalar_type
 from .module import Code, Module
@@ -108,7 +109,7 @@ class Segments:
         self._local = max(self._local, len(places) + more)
         numbers, count = ", ".join(f"i32 {n}" for n in places), len(places)
         self.module.needs[f"@{name}.places = private constant [{count} x i32] [{numbers}]"] = None
-        self.module.needs[_OWN_TABLE] = None
+        self.module.needs[_own_table()] = None
         self._calls.append(
             f"  call void @gd_own(ptr %own, ptr %t, ptr @{name}.places, i64 {count})"
         )
@@ -331,40 +332,19 @@ def _carry_none(code: Code, count: str, loop: Loop, first: list[str], ends: list
     code.do("ret void")
 
 
-_OWN_TABLE = """define internal void @gd_own(ptr %own, ptr %t, ptr %places, i64 %n) noinline {
-entry:
-  br label %check
-check:
-  %i = phi i64 [ 0, %entry ], [ %next, %one ]
-  %more = icmp slt i64 %i, %n
-  br i1 %more, label %one, label %done
-one:
-  %place.at = getelementptr i32, ptr %places, i64 %i
-  %place = load i32, ptr %place.at
-  %from = getelementptr ptr, ptr %t, i32 %place
-  %address = load ptr, ptr %from
-  %to = getelementptr ptr, ptr %own, i64 %i
-  store ptr %address, ptr %to
-  %next = add i64 %i, 1
-  br label %check
-done:
-  ret void
-}"""
+def _own_table() -> str:
+    """own[i] = t[places[i]]."""
+    f = Function("define internal void @gd_own(ptr %own, ptr %t, ptr %places, i64 %n) noinline")
+    with f.loop(0, "%n") as i:
+        place = f.load("i32", f.at("i32", "%places", i))
+        address = f.emit(f"getelementptr ptr, ptr %t, i32 {place}")
+        f.store("ptr", f.load("ptr", address), f.at("ptr", "%own", i))
+    return f.text()
 
 
 def _fill(kind: str) -> str:
-    return f"""define internal void @gd_fill_{kind}(ptr %b, i64 %n, {kind} %x) {{
-entry:
-  br label %check
-check:
-  %i = phi i64 [ 0, %entry ], [ %next, %one ]
-  %more = icmp slt i64 %i, %n
-  br i1 %more, label %one, label %done
-one:
-  %a = getelementptr {kind}, ptr %b, i64 %i
-  store {kind} %x, ptr %a
-  %next = add i64 %i, 1
-  br label %check
-done:
-  ret void
-}}"""
+    """b[i] = x."""
+    f = Function(f"define internal void @gd_fill_{kind}(ptr %b, i64 %n, {kind} %x)")
+    with f.loop(0, "%n") as i:
+        f.store(kind, "%x", f.at(kind, "%b", i))
+    return f.text()
