@@ -2,7 +2,8 @@
 
 The step is traced once into a closed `Body`; whatever it uses from outside is captured, so nothing
 is threaded by hand.  What does not depend on the loop is computed once, outside it.  The gradient
-of a scan is another scan, the other way over the saved states, which computes each step again.
+of a scan is another scan, the other way over the saved states, which computes each step again (but
+see `rules/scan_kept.py`).
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Walk:
 def run_step(step: Step, init: Sequence[Node], sequences: Sequence[Node], walk: Walk) -> list[Node]:
     """Close a traced step over what it captures, and scan it: final carries, then stacked outs."""
     inner = [step.index, *step.carries, *step.elements]
-    varying = _varying(step.results, inner)
+    varying = varying_in(step)
     closed = close(inner, step.results, lambda n: n not in varying)
     params = {
         "body": closed.body, "values": closed.values, "carries": len(step.carries),
@@ -116,14 +117,15 @@ def walk_of(node: Node) -> Walk:
     return Walk(*(node.params[f.name] for f in fields(Walk)))
 
 
-def _varying(results: Sequence[Node], placeholders: Sequence[Node]) -> set[Node]:
-    """The nodes that depend on the placeholders."""
+def varying_in(step: Step) -> dict[Node, None]:
+    """The nodes that depend on the step's placeholders, those included, operands first."""
+    placeholders = (step.index, *step.carries, *step.elements)
     oldest = min(p.serial for p in placeholders)
-    varying = set(placeholders)
+    varying = dict.fromkeys(placeholders)
     # what was built before the placeholders cannot depend on them
-    for node in toposort(results, stop=lambda n: n.serial <= oldest):
-        if not varying.isdisjoint(node.dependencies):
-            varying.add(node)
+    for node in toposort(step.results, stop=lambda n: n.serial <= oldest):
+        if any(d in varying for d in node.dependencies):
+            varying[node] = None
     return varying
 
 

@@ -130,6 +130,65 @@ def test_checkpointed_sums_stay_where_memory_is_saved() -> None:
     agree([x, h0], grad, arrays(8), [])
 
 
+def gradient_loops(f: Any) -> list[Node]:
+    return [n for n in toposort(f.graph.outputs) if n.op is scan_op and n.params["reverse"]]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+def test_products_and_functions_are_kept_for_the_gradient(backend: str) -> None:
+    """Neither is in the gradient's loop or before it again; the mask is drawn again."""
+    stream = gd.RandomStream(2)
+
+    def step(h: Node, r: Node) -> tuple[Node, Node]:
+        h = gd.dropout(gd.tanh(h @ W + r), 0.5, stream)
+        return h, gd.sigmoid(h)
+
+    h, o = gd.scan(step, x, h0)
+    loss = (h**2).sum() + o.sum()
+    grads = gd.grad(loss, [W, x, h0])
+    f, _ = compiled([x, h0], [loss, *grads], "kept_for_gradient")
+    (loop,) = gradient_loops(f)
+    assert "dropout" in body_ops(loop)
+    assert {"tanh", "sigmoid"}.isdisjoint(body_ops(loop))
+    assert [n.op.name for n in toposort(f.graph.outputs)].count("tanh") == 0
+    second = gd.grad((grads[0] ** 2).sum(), [W, h0])
+    outputs = [loss, *grads, *second]
+    found = []
+    for name, optimize in ((backend, True), ("numpy", False)):
+        g = gd.function([x, h0], outputs, backend=name, optimize=optimize)
+        with stream.at(call=0):
+            found.append([g(*arrays(*size)) for size in ((5, 3), (1, 1), (0, 2))])
+    for one, two in zip(*found, strict=True):
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_much_is_not_kept() -> None:
+    """A long step is computed again: what it would keep is many times its state."""
+
+    def step(h: Node, r: Node) -> tuple[Node, None]:
+        for i in range(40):
+            h = gd.tanh(h + 0.1 * i * r)
+        return h, None
+
+    h, _ = gd.scan(step, x, h0)
+    grad = gd.grad(h.sum(), x)
+    compiled([x, h0], grad, None, never="kept_for_gradient")
+    agree([x, h0], grad, arrays(), [])
+
+
+def test_blocks_of_a_checkpointed_loop_keep_for_themselves() -> None:
+    h, _ = gd.scan(lambda h, r: (gd.tanh(h @ W + r), None), x, h0, checkpoint=3)
+    grad = gd.grad(h.sum(), W)
+    _, scans = compiled([x, h0], grad, "kept_for_gradient")
+    # of whole blocks nothing but the states before them is stacked
+    blocks = x.shape[0] // 3
+    over_blocks = [s for s in scans if not s.params["reverse"] and s.params["length"] == blocks]
+    (loop,) = over_blocks
+    assert [t.shape[0] for t in loop.type.items].count(blocks) == 1
+    agree([x, h0], grad, arrays(8), [])
+
+
 def test_sums_that_are_read_stay() -> None:
     total, o = gd.scan(lambda s, r: ((n := s + r.T @ r), n * 2), x, gd.zeros((4, 4), "float64"))
     compiled([x], [total, o], None, never="product_after_loop")

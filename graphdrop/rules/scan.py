@@ -7,6 +7,7 @@ that is opened here and closed again loses what rewrites have made independent o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from ..graph import Node, origin_scope, toposort
@@ -15,6 +16,7 @@ from ..rewrite import Fired, Trace
 from ..scan import Step, open_body, run_step, scan_op, walk_of
 from ..substitute import Body, rebuild
 from ..types import Atom, Size
+from .scan_kept import keep_for_gradients
 from .scan_merge import merge_scans
 from .scan_steps import copies, known_length, products_before_loop, same_in_every_step
 from .scan_sums import sums_after_loop
@@ -36,7 +38,9 @@ def optimize_scans(
     if not any(n.op is scan_op for n in toposort(outputs)):
         return outputs, trace
     outputs = _without_unused(outputs, trace)
-    outputs = _each_scan(outputs, lambda node: _with_better_body(node, trace, optimize))
+    best: set[Body] = set()
+    outputs = _until_settled(outputs, lambda node: _with_better_body(node, trace, optimize, best))
+    outputs = keep_for_gradients(outputs, trace)
     fired = -1
     while fired != len(trace):
         fired = len(trace)
@@ -126,9 +130,15 @@ def _pruned(node: Node, *, used: dict[Node, set[int]], trace: Trace) -> dict[int
     return dict(zip((*kept, *outs), results, strict=True))
 
 
-def _with_better_body(node: Node, trace: Trace, optimize: Optimize) -> dict[int, Node] | None:
+def _with_better_body(
+    node: Node, trace: Trace, optimize: Optimize, best: set[Body]
+) -> dict[int, Node] | None:
+    """The scan with its body rewritten; `best` are those that need not be looked at again."""
     body: Body = node.params["body"]
+    if body in best:
+        return None
     better, fired = optimize(body.outputs)
+    best.add(replace(body, outputs=tuple(better)))
     trace.extend(fired)
     if tuple(better) == body.outputs:
         return None

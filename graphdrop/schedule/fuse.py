@@ -36,7 +36,9 @@ class Groups:
         self.members: dict[int, list[Node]] = {}
         self.domain: dict[int, Shape | None] = {}
         self._needs: dict[int, set[int]] = {}
+        self._users: dict[int, set[int]] = {}
         self._span: dict[int, tuple[int, int]] = {}  # the first and last place of its members
+        self._latest: dict[int, int] = {}  # the last place of all that it needs, itself included
         self._merged: dict[int, int] = {}
         self._fresh = itertools.count()
         for place, node in enumerate(order):
@@ -53,10 +55,14 @@ class Groups:
         if group is None:
             group = next(self._fresh)
             self.members[group], self.domain[group] = [], domain
-            self._needs[group], self._span[group] = set(), (place, place)
+            self._needs[group], self._users[group] = set(), set()
+            self._span[group], self._latest[group] = (place, place), place
         self.members[group].append(node)
         self._needs[group] |= needs - {group}
+        for need in needs - {group}:
+            self._users[need].add(group)
         self._span[group] = (self._span[group][0], place)
+        self._reached(group, max([place, *(self._latest[n] for n in needs)]))
         self.number[node] = group
         if domain is not None:
             for other in sorted(needs - {group}):
@@ -135,6 +141,19 @@ class Groups:
         (first, last), (other_first, other_last) = self._span[a], self._span.pop(b)
         self._span[a] = (min(first, other_first), max(last, other_last))
         self._merged[b] = a
+        self._users[a] |= self._users.pop(b)
+        latest = max(self._latest[a], self._latest.pop(b))
+        self._latest[a] = -1
+        self._reached(a, latest)
+
+    def _reached(self, group: int, place: int) -> None:
+        """Tell a group, and all that need it, how late a place they need."""
+        todo = [group]
+        while todo:
+            group = self._root(todo.pop())
+            if self._latest[group] < place:
+                self._latest[group] = place
+                todo += self._users[group]
 
     def _root(self, group: int) -> int:
         while group in self._merged:
@@ -152,8 +171,8 @@ class Groups:
                 return True
             for need in self._needs[group]:
                 root = self._root(need)
-                # nothing that ends before the goal begins can need it
-                if root not in seen and self._span[root][1] >= oldest:
+                # nothing that needs only what ends before the goal begins can need it
+                if root not in seen and self._latest[root] >= oldest:
                     seen.add(root)
                     todo.append(root)
         return False
