@@ -21,7 +21,8 @@ DEPTH = 512  # of k that tiles sum at once: a strip of the left operand stays in
 PACKED = 640 << 10  # bytes of the right operand that stay in the second cache
 ROWS = 960  # of the left operand that are packed at once
 PIECE = 1 << 18  # multiplications in a piece at least
-PIECES = 2  # for each thread: the last to finish is then not far behind
+PIECES = 2  # for each thread at most: the last to finish is then not far behind
+LONG = 256  # rows or columns of a piece of several for a thread
 DOWN = 1 << 32  # a cut is a number: rows of pieces times this, and columns of pieces
 KINDS = {"float32": "float", "float64": "double"}
 
@@ -67,7 +68,10 @@ def _pieces(tiles: Tiles) -> str:
     work = f.mul(f.mul(f.mul("%m", "%n"), "%k"), "%batch")
     threads = f.emit("call i64 @gd_allowed()")
     several = f.holds("sgt", threads, 1)
-    wish = f.smaller(f.number("sdiv", work, PIECE), f.mul(threads, PIECES))
+    # every piece packs all of one operand, which is little beside a piece that is long enough
+    long = f.number("sdiv", f.larger("%m", "%n"), f.mul(threads, LONG))
+    each_thread = f.larger(f.smaller(long, PIECES), 1)
+    wish = f.smaller(f.number("sdiv", work, PIECE), f.mul(threads, each_thread))
     wish = f.choose(several, "i64", f.larger(wish, 1), 1)
     each = f.parts(wish, f.larger("%batch", 1))
     strips = f.larger(f.parts("%m", tiles.height), 1)
