@@ -13,7 +13,7 @@ from .graph import Node, format_origin
 
 LONG = 1 << 23  # numbers of an array that no cache holds
 WIDE = 768  # rows and columns of a product that the caches hold
-SECONDS = 0.1  # for each measurement
+SECONDS = 0.3  # for each measurement
 HEADINGS = ("microseconds", "share", "GB/s", "GFLOP/s", "of max", " operation")
 
 

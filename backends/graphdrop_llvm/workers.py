@@ -17,6 +17,24 @@ LOOKS = 1000  # before a thread sleeps: about 40 microseconds
 _X86 = platform.machine() in ("x86_64", "AMD64")
 PAUSE = "call void @llvm.x86.sse2.pause()" if _X86 else "; this processor needs no hint"
 
+
+def _look(before: str, place: str, relation: str, value: str) -> str:
+    """Look at a number as long as it stands in a relation to a value, but not for long."""
+    return f"""  br label %look
+look:
+  %looks = phi i64 [ 0, %{before} ], [ %looked, %again ]
+  %found = load atomic i64, ptr {place} seq_cst, align 8
+  %waiting = icmp {relation} i64 %found, {value}
+  %patient = icmp ult i64 %looks, {LOOKS}
+  %stay = and i1 %waiting, %patient
+  br i1 %stay, label %again, label %enter
+again:
+  {PAUSE}
+  %looked = add i64 %looks, 1
+  br label %look
+enter:"""
+
+
 POOL = f"""
 declare i32 @pthread_mutex_init(ptr, ptr)
 declare i32 @pthread_mutex_lock(ptr)
@@ -86,19 +104,7 @@ entry:
   br label %idle
 idle:
   %seen = phi i64 [ 0, %entry ], [ %now, %closed ], [ %now, %finished ]
-  br label %look
-look:
-  %looks = phi i64 [ 0, %idle ], [ %looked, %again ]
-  %news = load atomic i64, ptr @turn monotonic, align 8
-  %none = icmp eq i64 %news, %seen
-  %patient = icmp ult i64 %looks, {LOOKS}
-  %stay = and i1 %none, %patient
-  br i1 %stay, label %again, label %enter
-again:
-  {PAUSE}
-  %looked = add i64 %looks, 1
-  br label %look
-enter:
+{_look("idle", "@turn", "eq", "%seen")}
   %l = call i32 @pthread_mutex_lock(ptr @lock)
   br label %check
 check:
@@ -176,19 +182,7 @@ share:
   store i64 0, ptr @open
   %joined = load i64, ptr @joined
   %u1 = call i32 @pthread_mutex_unlock(ptr @lock)
-  br label %look
-look:
-  %looks = phi i64 [ 0, %share ], [ %looked, %again ]
-  %found = load atomic i64, ptr @left seq_cst, align 8
-  %missing = icmp ne i64 %found, %joined
-  %patient = icmp ult i64 %looks, {LOOKS}
-  %stay = and i1 %missing, %patient
-  br i1 %stay, label %again, label %enter
-again:
-  {PAUSE}
-  %looked = add i64 %looks, 1
-  br label %look
-enter:
+{_look("share", "@left", "ne", "%joined")}
   %l3 = call i32 @pthread_mutex_lock(ptr @lock)
   br label %check
 check:
