@@ -16,11 +16,11 @@ from graphdrop.threads import get_num_threads
 from graphdrop_llvm import gemm
 from graphdrop_llvm.engine import compile_module
 from graphdrop_llvm.runtime import runtime
-from graphdrop_llvm.tiles import Shape
+from graphdrop_llvm.tiles import Registers
 
 SHAPES = {
-    "64 bytes": Shape(64, 2, (12, 8, 4)), "32 bytes": Shape(32, 3, (4,)),
-    "16 bytes": Shape(16, 2, (4,)),
+    "64 bytes": Registers(64, 2, (12, 8, 4)), "32 bytes": Registers(32, 3, (4,)),
+    "16 bytes": Registers(16, 2, (4,)),
 }  # fmt: skip
 SIZES = {"float": np.float32, "double": np.float64}
 

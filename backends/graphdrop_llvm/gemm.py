@@ -15,7 +15,7 @@ from typing import Any
 from .engine import compile_module, features
 from .flow import Flow, Function
 from .runtime import runtime
-from .tiles import LINE, Shape, Tiles
+from .tiles import LINE, Registers, Tiles
 
 DEPTH = 512  # of k that tiles sum at once: a strip of the left operand stays in the first cache
 PACKED = 640 << 10  # bytes of the right operand that stay in the second cache
@@ -27,18 +27,18 @@ DOWN = 1 << 32  # a cut is a number: rows of pieces times this, and columns of p
 KINDS = {"float32": "float", "float64": "double"}
 
 
-def shape() -> Shape:
+def registers() -> Registers:
     """For the processor of this machine."""
     if "+avx512f" in features():
-        return Shape(64, 2, (12, 8, 4))
+        return Registers(64, 2, (12, 8, 4))
     if "+avx," in features():
-        return Shape(32, 3, (4,))
-    return Shape(16, 2, (4,))
+        return Registers(32, 3, (4,))
+    return Registers(16, 2, (4,))
 
 
 @cache
 def _engine(kind: str) -> Any:
-    return compile_module(text(kind, shape()), {"gd_allowed": runtime().symbols["gd_allowed"]})
+    return compile_module(text(kind, registers()), {"gd_allowed": runtime().symbols["gd_allowed"]})
 
 
 def symbols(text: str) -> dict[str, int]:
@@ -51,9 +51,9 @@ def symbols(text: str) -> dict[str, int]:
     }
 
 
-def text(kind: str, registers: Shape) -> str:
+def text(kind: str, held: Registers) -> str:
     """The module for a type of numbers."""
-    tiles = Tiles(kind, registers)
+    tiles = Tiles(kind, held)
     known = [
         "declare i64 @llvm.smin.i64(i64, i64)", "declare i64 @llvm.smax.i64(i64, i64)",
         "declare ptr @malloc(i64)", "declare void @free(ptr)", "declare i64 @gd_allowed()",
@@ -181,7 +181,7 @@ def _left(tiles: Tiles) -> str:
     f = Function(
         "define internal void @left(ptr %to, ptr %a, i64 %ra, i64 %ca, i64 %m, i64 %k) noinline"
     )
-    for height, start, end in _strips_of(f, tiles.shape.heights):
+    for height, start, end in _strips_of(f, tiles.registers.heights):
         source = f.at(tiles.kind, "%a", f.mul(start, "%ra"))
         to = f.at(tiles.kind, "%to", f.mul(start, "%k"))
         f.do(
@@ -199,7 +199,7 @@ def _strips(tiles: Tiles) -> str:
         "i64 %rc, i64 %m, i64 %n, i64 %k, i1 %more) noinline"
     )
     edge = f.slot(f"[{tiles.height * width} x {kind}]", LINE)
-    for height, start, end in _strips_of(f, tiles.shape.heights):
+    for height, start, end in _strips_of(f, tiles.registers.heights):
         with f.loop(start, end, height) as i, f.loop(0, "%n", width) as j:
             a = f.at(kind, "%a", f.mul(i, "%k"))
             rows = f.smaller(height, f.number("sub", "%m", i))

@@ -6,8 +6,6 @@ who lets the oracle say what is wrong.
 
 from __future__ import annotations
 
-import numpy as np
-
 from graphdrop.graph import Node
 from graphdrop.ops.gather import row_index
 from graphdrop.ops.index import _gather, _scatter_add
@@ -93,7 +91,7 @@ def _position(code: Code, step: Rows, ids: str, i: str, wrong: str) -> tuple[str
     is_there = code.holds("ult", at, limit)
     fine = is_there
     if step.node.op is checked_labels and step.node.params["ignore"] is not None:
-        ignored = code.holds("eq", at, int(np.int64(step.node.params["ignore"])))
+        ignored = code.holds("eq", at, int(step.node.params["ignore"]))
         fine = code.emit(f"or i1 {is_there}, {ignored}")
     with code.when(code.emit(f"xor i1 {fine}, true")):
         code.store("i64", "1", wrong)
@@ -133,5 +131,5 @@ def _add(
                 place = code.at(kind, to, j)
                 old = code.load(several, place, dtype.itemsize)
                 new = code.load(several, code.at(kind, source, j), dtype.itemsize)
-                sum = code.emit(f"{how} {several} {old}, {new}")
-                code.store(several, sum, place, dtype.itemsize)
+                total = code.emit(f"{how} {several} {old}, {new}")
+                code.store(several, total, place, dtype.itemsize)

@@ -22,7 +22,7 @@ GROUP = 4  # rows that are turned into columns together; widths and heights are 
 
 
 @dataclass(frozen=True)
-class Shape:
+class Registers:
     """What a processor's registers hold.
 
     register  bytes of a vector
@@ -40,7 +40,7 @@ class Tiles:
     """Prints the inner functions for one type of numbers."""
 
     kind: str
-    shape: Shape
+    registers: Registers
 
     @property
     def size(self) -> int:
@@ -49,29 +49,29 @@ class Tiles:
 
     @property
     def lanes(self) -> int:
-        return self.shape.register // self.size
+        return self.registers.register // self.size
 
     @property
     def width(self) -> int:
         """Columns of a tile."""
-        return self.shape.vectors * self.lanes
+        return self.registers.vectors * self.lanes
 
     @property
     def height(self) -> int:
         """Rows of the tallest tile."""
-        return self.shape.heights[0]
+        return self.registers.heights[0]
 
     @property
     def _turned_at_once(self) -> int:
         return max(self.lanes, GROUP)
 
     def __post_init__(self) -> None:
-        if any(p % GROUP for p in (self.width, *self.shape.heights)):
-            raise ValueError(f"tiles of {self.width} columns and {self.shape.heights} rows")
+        if any(p % GROUP for p in (self.width, *self.registers.heights)):
+            raise ValueError(f"tiles of {self.width} columns and {self.registers.heights} rows")
 
     def text(self) -> str:
-        printed = [self.tile(h) for h in self.shape.heights]
-        packs = [self.pack(p) for p in dict.fromkeys((self.width, *self.shape.heights))]
+        printed = [self.tile(h) for h in self.registers.heights]
+        packs = [self.pack(p) for p in dict.fromkeys((self.width, *self.registers.heights))]
         return "\n".join([*printed, self.turn(), *packs, self.move()])
 
     # ---- a tile
@@ -85,7 +85,7 @@ class Tiles:
             f"define internal void @tile{height}(ptr %a, ptr %b, i64 %ldb, ptr %c, i64 %ldc, "
             "i64 %k, i1 %more)"
         )
-        sums = [[f.slot(vector) for _ in range(self.shape.vectors)] for _ in range(height)]
+        sums = [[f.slot(vector) for _ in range(self.registers.vectors)] for _ in range(height)]
         for slot in (s for row in sums for s in row):
             f.store(vector, "zeroinitializer", slot)
         left, right = f.slot("ptr"), f.slot("ptr")
@@ -96,7 +96,7 @@ class Tiles:
             a, b = f.load("ptr", left), f.load("ptr", right)
             row = [
                 f.load(vector, f.at(kind, b, q * self.lanes), size)
-                for q in range(self.shape.vectors)
+                for q in range(self.registers.vectors)
             ]
             for r in range(height):
                 x = self._splat(f, f.load(kind, f.at(kind, a, r)))
