@@ -53,7 +53,7 @@ def problem(name: str, rate: float | None = None) -> Problem:
     if rate is not None:
         settings |= {key: rate for key in settings if key.startswith("rate_")}
     c = SimpleNamespace(**settings)
-    weights, data = _MAKERS.get(name, _vector)(np.random.default_rng(7), c)
+    weights, data = _MAKERS[name](np.random.default_rng(7), c)
     return Problem(name, c, weights, data)
 
 
@@ -140,11 +140,16 @@ def _deep(rng: np.random.Generator, c: Any) -> Made:
     return {}, {"x": _normal(rng, c.n), "c": links.astype(np.float32)}
 
 
-def _vector(rng: np.random.Generator, c: Any) -> Made:
+def _chain(rng: np.random.Generator, c: Any) -> Made:
+    return {}, {"x": _normal(rng, c.n)}
+
+
+def _tiny(rng: np.random.Generator, c: Any) -> Made:
     return {name: _normal(rng, c.n) for name in "wb"}, {"x": _normal(rng, c.n)}
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator, Any], Made]] = {
     "mlp": _mlp, "mc": _mlp, "blobs": _blobs, "rnn": _rnn, "lstm": _lstm, "lstm_var": _lstm,
     "attention": _attention, "drop_bw": _drop_bw, "softmax_ce": _softmax_ce, "deep": _deep,
+    "chain": _chain, "tiny": _tiny, "tiny_grad": _tiny,
 }  # fmt: skip

@@ -28,25 +28,28 @@ def features() -> str:
     return _host()[2]
 
 
-def target_machine() -> Any:
+def target_machine(level: int = 2) -> Any:
     """A new one: an engine owns its machine and frees it."""
     target, cpu, features = _host()
-    return target.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", jit=True)
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=level, reloc="pic", jit=True
+    )
 
 
-def compile_module(text: str, symbols: dict[str, int]) -> Any:
+def compile_module(text: str, symbols: dict[str, int], level: int = 2) -> Any:
     """An engine with the machine code of a module; keep it as long as its functions are called.
 
     symbols  addresses of functions that the text declares, besides those of the C library
+    level    how hard LLVM tries: 0 takes a quarter of the time, for what waits rather than runs
     """
     for name, address in symbols.items():
         llvm.add_symbol(name, address)
     version = ".".join(map(str, VERSION))
     target, cpu, features = _host()
-    name = disk.key(text, llvmlite.__version__, version, target.triple, cpu, features)
+    name = disk.key(text, llvmlite.__version__, version, target.triple, cpu, features, str(level))
     code = disk.load(name)
     if code is None:
-        code = object_code(text)
+        code = object_code(text, level)
         disk.keep(name, code)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -89,10 +92,10 @@ def _optimized(text: str) -> tuple[Any, Any]:
     return module, machine
 
 
-def object_code(text: str) -> bytes:
+def object_code(text: str, level: int = 2) -> bytes:
     """The machine code of a module as an object file."""
     module, machine = _optimized(text)
-    found: bytes = machine.emit_object(module)
+    found: bytes = (machine if level == 2 else target_machine(level)).emit_object(module)
     return found
 
 

@@ -27,7 +27,7 @@ class Runtime:
     def __init__(self) -> None:
         known = knows_layout()
         texts = [POOL, *([TAKE, SHORTCUT] if known else [])]
-        self._engine = compile_module("\n".join(texts), interpreter() if known else {})
+        self._engine = compile_module("\n".join(texts), interpreter() if known else {}, level=0)
         found = self._engine.get_function_address
         self.symbols: dict[str, int] = {n: found(n) for n in ("gd_parallel", "gd_allowed")}
         self.take: int | None = found("gd_take") if known else None
