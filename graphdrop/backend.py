@@ -7,12 +7,15 @@ never imports a backend by name.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from .errors import BackendError
+import numpy as np
+
+from .errors import BackendError, MissingError
 from .graph import Node
 from .op import Op
 from .types import Atom
@@ -35,7 +38,9 @@ class Graph:
 
 
 class Executable(Protocol):
-    """A compiled graph.  Runs in several threads at once; outputs are new arrays of its own."""
+    """A compiled graph.  Runs in several threads at once; outputs are new arrays of its own, of the
+    backend's `array_type`, which it takes as well as NumPy's.
+    """
 
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         """The outputs for the inputs' arrays and the atoms' values."""
@@ -70,7 +75,10 @@ class Backend:
     name         what users pass as backend=
     rules        op -> how this backend computes it (of the backend's own kind)
     compile      graph -> executable; numpy's takes `bodies`, what compiles those of loops
+    to_device    an array, NumPy's or of some device, as one of `array_type`
+    to_host      one of `array_type` as NumPy's
     unsupported  op -> why this backend does not compute it
+    array_type   what values are between calls: NumPy's arrays, or a device's
     """
 
     name: str
@@ -79,10 +87,16 @@ class Backend:
     to_device: Callable[[Any], Any]
     to_host: Callable[[Any], Any]
     unsupported: Mapping[Op, str] = field(default_factory=dict)
+    array_type: type = np.ndarray
+
+    @property
+    def is_host(self) -> bool:
+        """Whether values between calls are NumPy's arrays."""
+        return self.array_type is np.ndarray
 
 
 # what "auto" takes, best first, of those installed
-PREFERENCE = ("llvm", "numpy")
+PREFERENCE = ("cupy", "llvm", "numpy")
 ENVIRONMENT = "GRAPHDROP_BACKEND"
 
 _loaded: dict[str, Backend] = {}
@@ -113,7 +127,7 @@ def get_backend(name: str) -> Backend:
     if name == "auto":
         name = os.environ.get(ENVIRONMENT, name)
     if name == "auto":
-        name = next((n for n in PREFERENCE if n in available()), name)
+        return _best()
     if name in _loaded:
         return _loaded[name]
     entry = _installed().get(name)
@@ -126,3 +140,18 @@ def get_backend(name: str) -> Backend:
     if not isinstance(backend, Backend):
         raise BackendError(f"the entry point {name!r} gives {backend!r}, not a graphdrop Backend")
     return _loaded.setdefault(name, backend)
+
+
+@cache
+def _best() -> Backend:
+    """The first of `PREFERENCE` that works here; says once what does not, if it is installed."""
+    for name in PREFERENCE:
+        if name not in available():
+            continue
+        try:
+            return get_backend(name)
+        except MissingError:
+            continue
+        except BackendError as error:
+            warnings.warn(f"backend='auto' goes on without {name!r}: {error}", stacklevel=2)
+    raise BackendError("no backend is installed; install graphdrop anew")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .arrays import is_on_device, layout_of, to_host
 from .errors import GraphdropError, InputError, ShapeError
 from .graph import Node, Origin, format_origin
 from .op import explain
@@ -19,15 +20,19 @@ SIZES_KEPT = 1024  # sets of sizes whose checks are remembered as passed
 class Binder:
     """Checks the arguments of one compiled function.
 
-    inputs  the function's inputs
-    order   the toposorted graph as the user built it: its size checks hold at every call
-    origin  where the user compiled the function
-    atoms   the symbolic sizes that the inputs fix, in the order of the values `bind` returns
+    inputs     the function's inputs
+    order      the toposorted graph as the user built it: its size checks hold at every call
+    origin     where the user compiled the function
+    to_device  makes of an array on a device one that the backend takes
+    atoms      the symbolic sizes that the inputs fix, in the order of the values `bind` returns
     """
 
-    def __init__(self, inputs: Sequence[Node], order: Sequence[Node], origin: Origin) -> None:
+    def __init__(
+        self, inputs: Sequence[Node], order: Sequence[Node], origin: Origin,
+        to_device: Callable[[Any], Any],
+    ) -> None:  # fmt: skip
         self.inputs = list(inputs)
-        self.origin = origin
+        self.origin, self.to_device = origin, to_device
         self.names = {n.name: i for i, n in enumerate(inputs) if n.name}
         axes = [(plain_atom(s), i, a) for i, n in enumerate(inputs) for a, s in enumerate(n.shape)]
         # where the value of each atom is read: the first input axis that is just that atom
@@ -114,6 +119,9 @@ class Binder:
         what = f"the input {_declared(node)}"
         if isinstance(value, Node):
             raise InputError(f"{what} got the symbolic {value!r}; call it with arrays")
+        if is_on_device(value) and layout_of(value) == (node.dtype, tuple(value.shape)):
+            return self._checked(node, self.to_device(value), what)
+        value = to_host(value) if is_on_device(value) else value
         try:
             # Python scalars and lists have no dtype of their own; arrays do
             array = np.asarray(value) if hasattr(value, "dtype") else np.asarray(value, node.dtype)
@@ -130,6 +138,9 @@ class Binder:
                     f"array.astype({node.dtype.name!r}), or declare another dtype"
                 )
             array = array.astype(node.dtype)
+        return self._checked(node, array, what)
+
+    def _checked(self, node: Node, array: Any, what: str) -> Any:
         if array.ndim != node.ndim:
             raise InputError(
                 f"{what} takes {node.ndim} axes, got an array of shape {array.shape}; reshape it, "

@@ -52,6 +52,10 @@ class BackendError(GraphdropError, RuntimeError):
     """A backend is unknown, not installed, or cannot run an operation."""
 
 
+class MissingError(BackendError):
+    """What a backend needs is not installed."""
+
+
 class RewriteError(GraphdropError, RuntimeError):
     """A rewrite rule broke its contract: it made another type, or rules do not end."""
 

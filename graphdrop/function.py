@@ -50,6 +50,7 @@ def function(
     on_unused_input: str = "raise",
     optimize: bool = True,
     check_nan: bool = False,
+    results: str = "host",
 ) -> Function:
     """Compile a graph into a callable.
 
@@ -60,6 +61,7 @@ def function(
     backend          "numpy", "llvm", "cupy" or "auto"
     on_unused_input  "raise", "warn" or "ignore"
     optimize         whether rewrites run; results agree either way
+    results          "host": results are NumPy arrays; "device": they stay where they are computed
     check_nan        stop at the first NaN or infinity, naming the line that made it; slow, and on
                      the numpy backend if `backend` is "auto"
     """
@@ -67,6 +69,8 @@ def function(
         raise ArgumentError(
             f"on_unused_input must be 'raise', 'warn' or 'ignore', got {on_unused_input!r}"
         )
+    if results not in ("host", "device"):
+        raise ArgumentError(f"results must be 'host' or 'device', got {results!r}")
     return Function(
         inputs,
         outputs,
@@ -77,6 +81,7 @@ def function(
         on_unused_input=on_unused_input,
         optimize=optimize,
         check_nan=check_nan,
+        results=results,
     )
 
 
@@ -98,14 +103,15 @@ class Function:
     def __init__(
         self, inputs: Any, outputs: Any, updates: Any, givens: Any, *, backend: str,
         name: str | None, on_unused_input: str, optimize: bool, check_nan: bool,
+        results: str = "host",
     ) -> None:  # fmt: skip
         self.name = name or "function"
         self.inputs = _check_inputs(inputs)
         self.check_nan = check_nan
         self.call: int | None = None
-        results, self.structure = tree.flatten(outputs)
+        wanted, self.structure = tree.flatten(outputs)
         update_pairs = _check_updates(updates)
-        targets = [as_node(r) for r in results] + [new for _, new in update_pairs]
+        targets = [as_node(r) for r in wanted] + [new for _, new in update_pairs]
         replaced = dict(_check_given(old, new) for old, new in _pairs(givens, "givens"))
         targets = substitute(targets, replaced)
         user_graph = toposort(targets)
@@ -116,21 +122,28 @@ class Function:
         self.updated_order = sorted(self.updated, key=lambda s: s.serial)
         # values inside fused kernels are never in memory: the oracle is asked where a NaN begins
         chosen = get_backend("numpy" if check_nan and backend == "auto" else backend)
-        self.backend = chosen.name
+        self.backend, self._array_type = chosen.name, chosen.array_type
+        self._to_device = chosen.to_device
+        moves = results == "host" and not chosen.is_host
+        self._to_host = chosen.to_host if moves else None  # what is done with results
         self.draws = find_draws(user_graph)
         self._drawing = stream_flags(self.draws)
         self.streams = list(self._drawing)
         self.shared = _unique([n for n in found if isinstance(n, Shared)] + self.updated)
-        self.binder = Binder(self.inputs, inner_nodes(user_graph), current_origin())
+        self.binder = Binder(
+            self.inputs, inner_nodes(user_graph), current_origin(), chosen.to_device
+        )  # fmt: skip
         self.built = tuple(targets)
         self.trace = Trace()
         if optimize:
-            targets, self.trace = rewrite(targets, self.updated)
+            # a device writes a whole array as soon as rows at positions that it has to look for
+            by_rows = self.updated if chosen.is_host else []
+            targets, self.trace = rewrite(targets, by_rows)
         keys = [s.key for s in self.streams]
         self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
-        self._results = len(results)
+        self._results = len(wanted)
         self._rebuild = tree.rebuilder(self.structure)
-        self.commit = Commit(self.updated, targets[self._results :], in_place=optimize)
+        self.commit = Commit(self.updated, targets[self._results :], optimize and chosen.is_host)
         computed = (*targets[: self._results], *self.commit.computed)
         self.executable: Executable = chosen.compile(replace(self.graph, outputs=computed))
         unknown = dict.fromkeys(f for flags in self._drawing.values() for f in flags or ())
@@ -189,7 +202,8 @@ class Function:
                 held.append(variable)
             with leases.swap:
                 leases.take(lease, self.shared)
-                old = [s.array for s in self.shared]
+                kind = self._array_type
+                old = [a if type(a := s.array) is kind else self._moved(s) for s in self.shared]
             arrays += old
             arrays += self._keys(arrays, sizes)
             if self.check_nan:
@@ -206,7 +220,13 @@ class Function:
             leases.give_back(lease)
             for variable in held:
                 variable.lock.release()
-        return self._rebuild(results[: self._results])
+        found = results[: self._results]
+        return self._rebuild(found if self._to_host is None else [self._to_host(r) for r in found])
+
+    def _moved(self, variable: Shared) -> Any:
+        """The array of a shared value, brought to where this function computes, and kept there."""
+        variable.array = self._to_device(variable.array)
+        return variable.array
 
     def _keys(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         """The [seed, call] of every stream; streams that draw in this call advance."""
@@ -260,6 +280,7 @@ class Function:
             steps.append(Took(node, what or node.op.name, nbytes, arithmetic, seconds))
 
         with leases.reading(self.shared) as values:
+            values = [self._to_device(v) for v in values]
             self.executable.observe(arrays + values + keys, sizes, seen)
         return Profile(steps, partial(ceilings, self.backend, get_num_threads()))
 

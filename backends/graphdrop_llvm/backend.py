@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from graphdrop.arrays import to_host
 from graphdrop.backend import Backend
 
 from .program import LlvmProgram
@@ -13,6 +12,6 @@ BACKEND = Backend(
     name="llvm",
     rules=PRINTERS,
     compile=LlvmProgram,
-    to_device=np.asarray,
-    to_host=np.asarray,
+    to_device=to_host,
+    to_host=to_host,
 )

@@ -20,6 +20,7 @@ from graphdrop.ops import create
 from graphdrop.ops import random as draws
 from graphdrop.replay import operand
 from graphdrop.schedule import Kernel, Place
+from graphdrop.schedule.walk import Stage
 from graphdrop.types import Size, num_elements
 
 from .access import fetch, put, stream
@@ -28,7 +29,7 @@ from .masks import Window
 from .module import Code, Module
 from .reductions import combine, horizontal, identity, wide
 from .scalars import PRINTERS
-from .walk import BLOCKS, TILE, Stage, Walk
+from .walk import BLOCKS, TILE, Walk
 
 SHARED_WORK = 1 << 20  # bytes to move from which on it pays to wake other threads
 STREAMED = 1 << 23  # bytes; writing around the caches saves reading what is overwritten

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphdrop.errors import ShapeError
-from graphdrop.graph import Node
-from graphdrop.op import constant_value, explain
-from graphdrop.ops import reduce
+from graphdrop.op import constant_value
 from graphdrop.schedule import (
     Kernel,
     Layout,
-    Loop,
     Product,
     Program,
+    check_filled,
     check_layout,
     layout,
     moved,
-    touched,
 )
 from graphdrop.schedule.memory import ALIGN
-from graphdrop.types import Atom, evaluate, num_elements
+from graphdrop.types import Atom, evaluate
 
 from .results import Results
 from .segments import table_size
@@ -79,7 +75,7 @@ class Plan:
     def __init__(self, program: LlvmProgram, sizes: tuple[int, ...]) -> None:
         self.program, self.sizes = program, sizes
         self.env = dict(zip(program.graph.atoms, sizes, strict=True))
-        _check_filled(program.filled, self.env)
+        check_filled(program.filled, self.env)
         known = [evaluate(s, self.env) for s in program.module.sizes]
         self.table = np.array(known or [0], np.int64)
         self.address = self.table.ctypes.data
@@ -106,26 +102,3 @@ def _is_brief(program: Program, env: dict[Atom, int]) -> bool:
     if not all(isinstance(s, (Kernel, Product)) for s in program.steps):
         return False
     return sum(evaluate(moved(s), env) for s in program.steps) <= BRIEF
-
-
-def must_have_elements(program: Program) -> Iterator[tuple[Node, Kernel]]:
-    """The largest and smallest elements that somebody reads: there must be some."""
-    read = {b for step in program.steps for b, writes in touched(step) if not writes}
-    read.update(program.outputs)
-    for step in program.steps:
-        if isinstance(step, Loop):
-            yield from must_have_elements(step.body)
-        elif isinstance(step, Kernel):
-            yield from (
-                (node, step)
-                for node, place in step.reduced.items()
-                if node.op in (reduce.max, reduce.min) and place.buffer in read
-            )
-
-
-def _check_filled(filled: list[tuple[Node, Kernel]], env: dict[Atom, int]) -> None:
-    for node, kernel in filled:
-        elements = evaluate(num_elements(kernel.domain), env)
-        if elements == 0 and evaluate(num_elements(node.shape), env) != 0:
-            error = ShapeError("no elements along the axes, and nothing has no largest or smallest")
-            raise explain(node.op.name, error, node.inputs, node.origin)

@@ -14,7 +14,6 @@ import numpy as np
 from graphdrop.backend import Executable, Graph, get_backend
 from graphdrop.errors import BackendError, GraphdropError
 from graphdrop.graph import Node
-from graphdrop.op import constant_value, get
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
 from graphdrop.ops import random as draws
@@ -25,20 +24,23 @@ from graphdrop.schedule import (
     Outside,
     Place,
     Step,
+    closed,
+    draws_bits,
+    fetches_rows,
+    lower,
     moved,
+    must_have_elements,
     operations,
     schedule,
     title,
 )
-from graphdrop.substitute import map_sizes, slot, substitute
-from graphdrop.types import Atom, Size, TupleType, evaluate, value_dim
+from graphdrop.types import Atom, TupleType, evaluate
 
-from . import blas, gemm, masks, products, rows
+from . import blas, gemm, masks, products
 from .engine import assembly, compile_module
 from .entry import take_in_python
-from .lower import lower
 from .module import Module
-from .plans import Frame, Plan, constants_of, must_have_elements
+from .plans import Frame, Plan, constants_of
 from .reductions import PRINTED
 from .runtime import runtime
 from .scalars import PRINTERS
@@ -60,11 +62,10 @@ def prints(node: Node) -> str | None:
     if node.op in PRINTERS or node.op in (create.iota, size_op):
         return "loop"
     if node.op in (draws.dropout, draws.mask):
-        plain = constant_value(node.inputs[-1]) is not None and not node.params.get("shared")
-        return "loop" if plain else None
+        return "loop" if draws_bits(node) else None
     if node.op in PRINTED and node.dtype.kind != "b":
         return "reduce" if node.dtype != np.float16 else None
-    if rows.prints(node):
+    if fetches_rows(node):
         return "rows"
     return "product" if node.op is _matmul and products.supports(node) else None
 
@@ -175,7 +176,7 @@ class LlvmProgram:
 
     def _part(self, part: str | Outside, steps: dict[str, Step]) -> _Native | _Foreign:
         if isinstance(part, Outside):
-            return _Foreign(part, _foreign(part, self.program.atoms))
+            return _Foreign(part, _by_the_oracle(part, self.program.atoms))
         return _Native(part, _ENTRY(self.engine.get_function_address(part)), steps.get(part))
 
     # ---- running
@@ -310,21 +311,6 @@ def _view(array: Any, place: Any, env: dict[Atom, int]) -> Any:
     return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
 
 
-def _foreign(step: Outside, atoms: tuple[Atom, ...]) -> Executable:
-    """The step compiled by the numpy backend, its operands as inputs."""
-    slots: dict[Node, Node] = {}
-    sizes: dict[Atom, Size] = {}
-    # sizes that are values of operands are values of their slots: scalars come first
-    for i, (n, _) in sorted(enumerate(step.operands), key=lambda item: item[1][0].ndim):
-        slots[n] = slot(i, n.type.with_shape(map_sizes(n.shape, sizes)))
-        if n.value_atom is not None:
-            sizes[n.value_atom] = value_dim(slots[n])
-    (node,) = substitute([step.node], slots)
-    if isinstance(node.type, TupleType):
-        outputs = tuple(
-            get.make((node,), {"index": i}) for i, b in enumerate(step.results) if b is not None
-        )
-    else:
-        outputs = (node,)
-    inputs = tuple(slots[n] for n, _ in step.operands)
-    return get_backend("numpy").compile(Graph(inputs, outputs, atoms), bodies=LlvmBody)
+def _by_the_oracle(step: Outside, atoms: tuple[Atom, ...]) -> Executable:
+    """The step compiled by the numpy backend; loops in it have native bodies."""
+    return get_backend("numpy").compile(closed(step, atoms), bodies=LlvmBody)

@@ -6,8 +6,6 @@ who lets the oracle say what is wrong.
 
 from __future__ import annotations
 
-from graphdrop.graph import Node
-from graphdrop.ops.gather import row_index
 from graphdrop.ops.index import _gather, _scatter_add
 from graphdrop.ops.losses import checked_labels
 from graphdrop.schedule import Place, Rows
@@ -18,20 +16,6 @@ from .module import Code, Module
 
 BLOCK = 1024  # numbers of a row that one unit adds to
 LANES = 16
-ADDED = ("float32", "float64", "int32", "int64")
-
-
-def prints(node: Node) -> bool:
-    """Whether a node is a step of rows: whole ones along the first axis."""
-    if node.op is checked_labels:
-        return True
-    if node.op not in (_gather, _scatter_add) or node.params["index"] != row_index(
-        node.inputs[0].shape
-    ):
-        return False
-    x, *values, ids = node.inputs
-    fits = all(v.shape == (*ids.shape, *x.shape[1:]) for v in values)
-    return node.op is _gather or (node.dtype.name in ADDED and fits)
 
 
 def units(step: Rows) -> Size:

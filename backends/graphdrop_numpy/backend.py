@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from graphdrop.arrays import to_host
 from graphdrop.backend import Backend
 
 from .bodies import PARTS
@@ -14,6 +13,6 @@ BACKEND = Backend(
     name="numpy",
     rules={**RULES, **PARTS},
     compile=NumpyProgram,
-    to_device=np.asarray,
-    to_host=np.asarray,
+    to_device=to_host,
+    to_host=to_host,
 )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import leases
+from ..arrays import is_on_device, to_host
 from ..errors import ArgumentError, DTypeError, GradientError, ShapeError
 from ..graph import Node
 from ..op import DEFAULT_FLOAT, as_literal, as_node, constant_value, op, size
@@ -118,7 +119,10 @@ def flag(name: str = "training") -> Node:
 
 
 class Shared(Node):
-    """A node whose value lives between calls.  `get_value` and `set_value` copy."""
+    """A node whose value lives between calls.  `get_value` and `set_value` copy.
+
+    The value is where the function that used it last computes: in NumPy's memory or a device's.
+    """
 
     __slots__ = ("array", "lock")
 
@@ -132,11 +136,12 @@ class Shared(Node):
     def get_value(self) -> np.ndarray[Any, Any]:
         """A copy of the current value."""
         with leases.reading((self,)) as (array,):
-            return np.array(array)
+            return np.array(to_host(array))
 
     def set_value(self, value: Any) -> None:
         """Replace the value; shape and dtype must stay."""
-        new = np.array(value, dtype=None if isinstance(value, np.ndarray) else self.dtype)
+        known = isinstance(value, np.ndarray) or is_on_device(value)
+        new = np.array(to_host(value), dtype=None if known else self.dtype)
         if new.shape != self.shape:
             raise ShapeError(f"{self!r} takes shape {self.shape}, got {new.shape}")
         if new.dtype != self.dtype:

@@ -1,8 +1,11 @@
 """Graph -> Program: fusion, views, buffers.  Backends print Programs; the core prints no code."""
 
 from .build import schedule
-from .check import check, check_layout
+from .check import check, check_filled, check_layout, must_have_elements
+from .kinds import draws_bits, fetches_rows
+from .lower import lower
 from .memory import Layout, layout
+from .outside import closed
 from .program import (
     Buffer,
     Kernel,
@@ -22,6 +25,6 @@ from .program import (
 
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
-    "check", "check_layout", "contiguous", "layout", "moved", "operations", "schedule",
-    "title", "touched",
+    "check", "check_filled", "check_layout", "closed", "contiguous", "draws_bits", "fetches_rows",
+    "layout", "lower", "moved", "must_have_elements", "operations", "schedule", "title", "touched",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is rewritten for this backend alone, before a program is made."""
+"""What is rewritten before a program is made: operations of rows as reductions and elements."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graphdrop.graph import Node, origin_scope, toposort
-from graphdrop.op import Op, constant
-from graphdrop.ops import random as draws
-from graphdrop.ops.create import iota
-from graphdrop.ops.elementwise import cast, div, equal, exp, log, maximum, where
-from graphdrop.ops.losses import (
+from ..graph import Node, origin_scope, toposort
+from ..op import Op, constant
+from ..ops import random as draws
+from ..ops.create import iota
+from ..ops.elementwise import cast, div, equal, exp, log, maximum, where
+from ..ops.losses import (
     checked_labels,
     softmax_cross_entropy,
     softmax_cross_entropy_grad,
 )
-from graphdrop.ops.reduce import row_max, sum
-from graphdrop.ops.shape import broadcast_to, expand_dims
-from graphdrop.ops.softmax import log_softmax, softmax
-from graphdrop.substitute import rebuild
-from graphdrop.types import Shape, Size
+from ..ops.reduce import row_max, sum
+from ..ops.shape import broadcast_to, expand_dims
+from ..ops.softmax import log_softmax, softmax
+from ..substitute import rebuild
+from ..types import Shape, Size
 
 
 def lower(outputs: Sequence[Node]) -> list[Node]:

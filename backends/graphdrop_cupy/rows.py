@@ -1,0 +1,86 @@
+"""Rows at positions that are data, as CUDA kernels: fetched, added to, or only looked at.
+
+A position that is none is passed over, and told to the host, who lets the oracle say what is wrong.
+"""
+
+from __future__ import annotations
+
+from graphdrop.ops.index import _gather
+from graphdrop.ops.losses import checked_labels
+from graphdrop.schedule import Buffer, Rows
+from graphdrop.types import Size, num_elements
+
+from .printer import Printed
+from .scalars import MEMORY
+
+SIZES = """const INDEX count, const INDEX width, const INDEX limit, const INDEX apart,
+    const INDEX ids0, const INDEX array0, const INDEX rows0"""
+
+FETCH = """extern "C" __global__ void @(const {ids} *__restrict__ ids,
+    const {kind} *__restrict__ array, {kind} *__restrict__ rows, long long *wrong, {sizes}) {{
+  for (INDEX i = (INDEX)blockIdx.x * blockDim.x + threadIdx.x; i < count * width;
+       i += (INDEX)gridDim.x * blockDim.x) {{
+    const long long at = gd_position(ids[ids0 + i / width], (long long)limit);
+    if (at < 0) *wrong = 1;
+    else rows[rows0 + i] = array[array0 + (INDEX)at * apart + i % width];
+  }}
+}}"""
+
+CHECK = """extern "C" __global__ void @(const {ids} *__restrict__ ids, long long *wrong,
+    const INDEX count, const INDEX limit, const INDEX ids0) {{
+  for (INDEX i = (INDEX)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+       i += (INDEX)gridDim.x * blockDim.x) {{
+    const {ids} at = ids[ids0 + i];
+    if ((at < 0 || (u64)at >= (u64)limit){ignored}) *wrong = 1;
+  }}
+}}"""
+
+# A block for every position: the first of those that are equal adds all their rows, in their order.
+ADD = """extern "C" __global__ void @(const {ids} *__restrict__ ids, {kind} *array,
+    const {kind} *__restrict__ rows, long long *wrong, {sizes}) {{
+  __shared__ int earlier;
+  for (INDEX i = blockIdx.x; i < count; i += gridDim.x) {{
+    const long long at = gd_position(ids[ids0 + i], (long long)limit);
+    if (threadIdx.x == 0) earlier = 0;
+    __syncthreads();
+    for (INDEX k = threadIdx.x; k < i; k += blockDim.x)
+      if (gd_position(ids[ids0 + k], (long long)limit) == at) earlier = 1;
+    __syncthreads();
+    if (at < 0) *wrong = 1;
+    else if (!earlier)
+      for (INDEX j = threadIdx.x; j < width; j += blockDim.x) {{
+        {kind} sum = array[array0 + (INDEX)at * apart + j];
+        for (INDEX k = i; k < count; k++)
+          if (gd_position(ids[ids0 + k], (long long)limit) == at)
+            sum = {add};
+        array[array0 + (INDEX)at * apart + j] = sum;
+      }}
+    __syncthreads();
+  }}
+}}"""
+
+
+def print_rows(step: Rows) -> Printed:
+    """A step of rows; the address of what is told follows those of the buffers."""
+    ids = MEMORY[step.ids.buffer.dtype.name]
+    count = num_elements(step.ids.shape)
+    if step.array is None or step.rows is None:
+        ignore = step.node.params["ignore"] if step.node.op is checked_labels else None
+        ignored = "" if ignore is None else f" && (long long)at != {int(ignore)}ll"
+        sizes: list[Size] = [count, step.limit, step.ids.offset]
+        text = CHECK.format(ids=ids, ignored=ignored)
+        return Printed(text, [step.ids.buffer], sizes, "elements", count, 1, False)
+    width = num_elements(step.array.shape[1:])
+    sizes = [
+        count, width, step.limit, step.array.strides[0], step.ids.offset, step.array.offset,
+        step.rows.offset,
+    ]  # fmt: skip
+    buffers: list[Buffer] = [p.buffer for p in (step.ids, step.array, step.rows)]
+    kind = MEMORY[step.array.buffer.dtype.name]
+    if step.node.op is _gather:
+        text = FETCH.format(ids=ids, kind=kind, sizes=SIZES)
+        return Printed(text, buffers, sizes, "elements", count * width, 1, False)
+    new = "rows[rows0 + k * width + j]"
+    add = f"sum + {new}" if kind in ("float", "double") else f"gd_add(sum, {new})"
+    text = ADD.format(ids=ids, kind=kind, add=add, sizes=SIZES)
+    return Printed(text, buffers, sizes, "blocks", count, 1, False)

@@ -1,0 +1,147 @@
+// Runs the threads of a block as fibers, in the order that is asked for.
+
+#include "cudashim.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <utility>
+
+extern "C" {
+shim_three shim_thread, shim_block, shim_block_size, shim_grid_size;
+}
+
+namespace {
+
+enum State { READY, AT_BLOCK, AT_WARP, DONE };
+enum { MOST = 1024, STACK = 64 << 10 };
+
+struct Fiber {
+  ucontext_t context;
+  char *stack;
+  State state;
+};
+
+Fiber fibers[MOST];
+ucontext_t scheduler;
+unsigned current, count;
+unsigned order[MOST];
+unsigned long long slots[MOST];
+void (*kernel)(void **);
+void **arguments;
+
+void enter(unsigned i) {
+  current = i;
+  shim_thread = {i % shim_block_size.x, i / shim_block_size.x % shim_block_size.y,
+                 i / (shim_block_size.x * shim_block_size.y)};
+}
+
+void wait(State state) {
+  fibers[current].state = state;
+  swapcontext(&fibers[current].context, &scheduler);
+}
+
+void run() {
+  kernel(arguments);
+  fibers[current].state = DONE;
+}
+
+void start(unsigned i) {
+  Fiber &f = fibers[i];
+  if (!f.stack) f.stack = (char *)malloc(STACK);
+  f.state = READY;
+  getcontext(&f.context);
+  f.context.uc_stack.ss_sp = f.stack;
+  f.context.uc_stack.ss_size = STACK;
+  f.context.uc_link = &scheduler;
+  makecontext(&f.context, run, 0);
+}
+
+// Lets every warp go on whose threads all wait for each other; whether there was one, or why not.
+int release_warps(bool &any) {
+  for (unsigned first = 0; first < count; first += 32) {
+    const unsigned last = first + 32 < count ? first + 32 : count;
+    unsigned waiting = 0;
+    for (unsigned i = first; i < last; i++) waiting += fibers[i].state == AT_WARP;
+    if (!waiting) continue;
+    if (waiting != last - first) return 2;
+    for (unsigned i = first; i < last; i++) fibers[i].state = READY;
+    any = true;
+  }
+  return 0;
+}
+
+int run_block() {
+  for (unsigned i = 0; i < count; i++) start(i);
+  for (;;) {
+    bool any = false;
+    for (unsigned k = 0; k < count; k++) {
+      const unsigned i = order[k];
+      if (fibers[i].state != READY) continue;
+      enter(i);
+      swapcontext(&scheduler, &fibers[i].context);
+      any = true;
+    }
+    if (any) continue;
+    if (const int wrong = release_warps(any)) return wrong;
+    if (any) continue;
+    unsigned done = 0;
+    for (unsigned i = 0; i < count; i++) done += fibers[i].state == DONE;
+    if (done == count) return 0;
+    if (done) return 1;  // some threads have left without the others
+    for (unsigned i = 0; i < count; i++) fibers[i].state = READY;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+void shim_wait_for_block() { wait(AT_BLOCK); }
+void shim_wait_for_warp() { wait(AT_WARP); }
+unsigned shim_lane() { return current % 32; }
+
+unsigned long long shim_exchange(unsigned long long bits, unsigned lane) {
+  slots[current] = bits;
+  wait(AT_WARP);
+  const unsigned long long found = slots[current / 32 * 32 + lane];
+  wait(AT_WARP);
+  return found;
+}
+
+// Runs a kernel; 0, or what is wrong: 1 and 2 for barriers that not all threads reach (of a block,
+// of a warp), 3 for a block of a size that there is not.
+//
+// which   the order of threads: 0 forwards, 1 backwards, else a shuffle
+// meets   whether threads wait for each other; if not they need no fibers
+int shim_launch(void (*f)(void **), void **given, const unsigned *grid, const unsigned *block,
+                char *shared, unsigned long shared_bytes, unsigned which, int meets) {
+  kernel = f;
+  arguments = given;
+  shim_grid_size = {grid[0], grid[1], grid[2]};
+  shim_block_size = {block[0], block[1], block[2]};
+  count = block[0] * block[1] * block[2];
+  if (count == 0 || count > MOST) return 3;
+  for (unsigned i = 0; i < count; i++) order[i] = which == 1 ? count - 1 - i : i;
+  unsigned long long seed = which;
+  for (unsigned i = count - 1; which > 1 && i > 0; i--) {
+    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+    std::swap(order[i], order[(seed >> 33) % (i + 1)]);
+  }
+  for (unsigned z = 0; z < grid[2]; z++)
+    for (unsigned y = 0; y < grid[1]; y++)
+      for (unsigned x = 0; x < grid[0]; x++) {
+        shim_block = {x, y, z};
+        memset(shared, 0xff, shared_bytes);
+        if (meets) {
+          if (const int wrong = run_block()) return wrong;
+          continue;
+        }
+        for (unsigned k = 0; k < count; k++) {
+          enter(order[k]);
+          f(given);
+        }
+      }
+  return 0;
+}
+}

@@ -1,0 +1,322 @@
+"""The cupy backend's kernels and host code, on the CPU: draws, sums, arrays, calls replayed."""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphdrop as gd
+import graphdrop_cupy.backend
+from graphdrop import backend as backends
+from graphdrop import optim
+from graphdrop.errors import BackendError, MissingError
+from graphdrop_cupy import plans, program
+
+from . import cudashim
+from .cudashim import fake_cupy
+
+SHIM = cudashim.register()
+Array = np.ndarray[Any, Any]
+
+
+def data(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype("f4")
+
+
+def both(outputs: Callable[[Any], Any], array: Array) -> list[tuple[Array, Array]]:
+    """Results of the oracle and of this backend, of graphs that are built anew for each."""
+    found = []
+    for name in ("numpy", SHIM):
+        x = gd.tensor("x", array.dtype, [None] * array.ndim)
+        found.append(gd.function([x], outputs(x), backend=name)(array))
+    return list(zip(*found, strict=True))
+
+
+class TestDraws:
+    @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 31, 511, 512, 513, 1025, 70_001])
+    @pytest.mark.parametrize("rate", [1e-5, 0.5, 1 - 1e-5])
+    def test_masks_of_all_sizes_are_numpys_words(self, n: int, rate: float) -> None:
+        x = gd.vector("x")
+        stream = gd.RandomStream(2**64 - 1)
+        f = gd.function([x], gd.dropout(x, rate, stream, name="m"), backend=SHIM)
+        for call in range(2):
+            kept = f(np.ones(n, "f4")) != 0
+            np.testing.assert_array_equal(kept, f.mask("m", call))
+
+    def test_in_rows_that_begin_anywhere(self) -> None:
+        """A softmax with dropout: rows of 37 are not whole blocks of 16."""
+
+        def outputs(x: Any) -> Any:
+            y = gd.dropout(gd.softmax(x), 0.4, gd.RandomStream(5))
+            return [y, y.sum(axis=-1)]
+
+        for width in (1, 5, 37, 600):
+            for right, found in both(outputs, data(9, width)):
+                np.testing.assert_allclose(found, right, rtol=1e-6)
+                np.testing.assert_array_equal(found == 0, right == 0)
+
+    def test_added_up_along_columns(self) -> None:
+        """Threads walk down the rows here, so that each element's bit is drawn by itself."""
+
+        def outputs(x: Any) -> Any:
+            return [gd.dropout(x, 0.5, gd.RandomStream(5)).sum(axis=0)]
+
+        for right, found in both(outputs, data(130, 33)):
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+
+    def test_do_not_depend_on_blocks_and_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x = gd.vector("x")
+        ones, found = np.ones(5000, "f4"), []
+        for threads, blocks in ((256, 4096), (32, 1), (512, 3)):
+            monkeypatch.setattr(plans, "THREADS", threads)
+            monkeypatch.setattr(plans, "BLOCKS", blocks)
+            monkeypatch.setattr(plans, "SMALL", 0)
+            f = gd.function([x], gd.dropout(x, 0.5, gd.RandomStream(1)), backend=SHIM)
+            found.append(f(ones).tobytes())
+        assert len(set(found)) == 1
+
+    def test_with_long_positions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(program, "SHORT", 0)
+
+        def outputs(x: Any) -> Any:
+            y = gd.dropout(gd.tanh(x), 0.5, gd.RandomStream(1))
+            return [y, y.sum(axis=0), y.sum(axis=1), y.sum(), x[:, ::-2] * 2]
+
+        for right, found in both(outputs, data(40, 70)):
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+        assert "long long" in {o for _, options in fake_cupy.RawModule.compiled
+                               for o in (options[-1].partition("=")[2],)}  # fmt: skip
+
+
+class TestReductions:
+    @pytest.mark.parametrize(
+        ("shape", "axis"),
+        [((20_000,), 0), ((3, 20_001), 1), ((20_001, 3), 0), ((700, 70), 0), ((5, 400, 30), (0, 1)),
+         ((5, 40, 30), 1), ((5, 40, 30), (0, 2)), ((0, 3), 0), ((3, 0), 0), ((3, 0), 1)],
+    )  # fmt: skip
+    def test_of_any_axes_in_chunks_or_not(self, shape: tuple[int, ...], axis: Any) -> None:
+        x = gd.tensor("x", "float32", [None] * len(shape))
+        outputs = [x.sum(axis=axis), gd.square(x).sum(axis=axis, keepdims=True)]
+        array = data(*shape)
+        array.reshape(-1)[array.size // 2 : array.size // 2 + 1] = np.nan
+        wide = array.astype(np.float64)
+        right = [wide.sum(axis=axis), np.square(wide).sum(axis=axis, keepdims=True)]
+        if array.size:
+            outputs += [x.max(axis=axis), x.min(axis=axis)]
+            right += [array.max(axis=axis), array.min(axis=axis)]
+        for r, found in zip(right, gd.function([x], outputs, backend=SHIM)(array), strict=True):
+            np.testing.assert_allclose(found, r, rtol=2e-6, atol=1e-6)
+
+    def test_of_several_axes_at_once(self) -> None:
+        def outputs(x: Any) -> Any:
+            p = gd.softmax(x)
+            return [p, p.sum(axis=0), p.sum(), x.sum(axis=1)]
+
+        for right, found in both(outputs, data(65, 40)):
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+
+    def test_are_the_same_bytes_every_time(self) -> None:
+        x = gd.matrix("x")
+        f = gd.function([x], [x.sum(), x.sum(axis=0)], backend=SHIM)
+        a, b = f(data(300, 41)), f(data(300, 41))
+        assert [r.tobytes() for r in a] == [r.tobytes() for r in b]
+
+
+class TestArrays:
+    def test_results_are_numpys_unless_asked_for(self) -> None:
+        x = gd.vector("x")
+        assert type(gd.function([x], x * 2, backend=SHIM)(data(3))) is np.ndarray
+        there = gd.function([x], x * 2, backend=SHIM, results="device")(data(3))
+        assert isinstance(there, fake_cupy.ndarray)
+        # and are taken as arguments, here and on the host
+        for name in (SHIM, "llvm", "numpy"):
+            again = gd.function([x], x + 1, backend=name)(there)
+            np.testing.assert_array_equal(again, data(3) * 2 + 1)
+        with pytest.raises(gd.errors.InputError, match=r"declare another number of axes"):
+            gd.function([gd.matrix("m")], gd.constant(1.0), backend=SHIM,
+                        on_unused_input="ignore")(there)  # fmt: skip
+
+    def test_shared_values_live_where_they_were_used_last(self) -> None:
+        x = gd.vector("x")
+        w = gd.shared(np.zeros(3, "f4"), "w")
+        train = {b: gd.function([x], w.sum(), updates={w: w + x}, backend=b)
+                 for b in (SHIM, "llvm", "numpy")}  # fmt: skip
+        one = np.ones(3, "f4")
+        for i, b in enumerate((SHIM, SHIM, "llvm", SHIM, "numpy", "llvm", SHIM)):
+            assert train[b](one) == 3 * i
+            assert isinstance(w.array, fake_cupy.ndarray if b == SHIM else np.ndarray)
+            np.testing.assert_array_equal(w.get_value(), np.full(3, i + 1, "f4"))
+        w.set_value(one)
+        assert train[SHIM](one) == 3
+
+    def test_rows_of_a_table_are_updated(self) -> None:
+        """The whole array is written on a device; repeated rows add up in their order."""
+        ids = gd.ivector("ids")
+        values = []
+        for name in ("numpy", SHIM):
+            table = gd.shared(data(50, 8), "table")
+            loss = gd.square(table[ids]).sum()
+            step = gd.function([ids], loss, updates=optim.sgd(loss, [table], lr=0.1), backend=name)
+            for _ in range(3):
+                step(np.array([3, 3, 49, -1, 0, 3], "i4"))
+            values.append(table.get_value())
+        np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
+
+    def test_positions_that_are_none_are_explained(self) -> None:
+        ids, x = gd.ivector("ids"), gd.matrix("x")
+        f = gd.function([ids, x], x[ids], backend=SHIM)
+        with pytest.raises(gd.errors.OutOfRangeError, match="7"):
+            f(np.array([0, 7], "i4"), data(5, 2))
+        np.testing.assert_array_equal(f(np.array([4, -5], "i4"), data(5, 2)), data(5, 2)[[4, 0]])
+
+    def test_two_threads_may_call_one_function(self) -> None:
+        x = gd.matrix("x")
+        f = gd.function([x], gd.softmax(gd.tanh(x) @ x.T), backend=SHIM)
+        arrays = [data(6, 5, seed=s) for s in range(8)]
+        right = [f(a) for a in arrays]
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(f, arrays))
+        for r, g in zip(right, found, strict=True):
+            np.testing.assert_array_equal(g, r)
+
+
+class TestReplay:
+    def step(self) -> Any:
+        x = gd.matrix("x", shape=("n", 6))
+        w = gd.shared(data(6, 6) * 0.3, "w")
+        h = gd.dropout(gd.tanh(x @ w), 0.5, gd.RandomStream(1), name="h")
+        loss = (h * h).sum()
+        return gd.function([x], [loss, h], updates=optim.sgd(loss, [w], lr=0.01), backend=SHIM)
+
+    def test_a_repeated_step_is_one_launch_with_new_masks(self) -> None:
+        f, before = self.step(), fake_cupy.Graph.launches
+        for call in range(9):
+            _, h = f(data(5, 6))
+            np.testing.assert_array_equal(h != 0, f.mask("h", call))
+        assert fake_cupy.Graph.launches - before >= 5
+
+    def test_other_sizes_have_launches_of_their_own(self) -> None:
+        f = self.step()
+        for call, n in enumerate((5, 3, 5, 3, 5, 3, 5, 3)):
+            np.testing.assert_array_equal(f(data(n, 6))[1] != 0, f.mask("h", call, n=n))
+
+    def test_steps_outside_are_not_replayed_and_it_is_said(self) -> None:
+        x = gd.vector("x")
+        f, before = gd.function([x], gd.sort(x) * 2, backend=SHIM), fake_cupy.Graph.launches
+        for _ in range(4):
+            f(data(9))
+        assert fake_cupy.Graph.launches == before
+        text = f.executable.listing("program")
+        assert "outside: sort" in text
+        assert "calls are not replayed: steps outside" in text
+
+    def test_a_driver_that_refuses_is_no_reason_to_stop(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(self: Any) -> None:
+            raise fake_cupy.CUDARuntimeError("cudaErrorNotSupported")
+
+        monkeypatch.setattr(fake_cupy.Stream, "begin_capture", refuse)
+        f = self.step()
+        for call in range(5):
+            np.testing.assert_array_equal(f(data(5, 6))[1] != 0, f.mask("h", call))
+        assert "calls are not replayed: the driver" in f.executable.listing("program")
+
+
+class TestNoGpu:
+    """A machine without CuPy, without a driver, or with a broken one."""
+
+    @pytest.fixture(autouse=True)
+    def _forget(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        def clear() -> None:
+            graphdrop_cupy.backend.load.cache_clear()
+            backends._best.cache_clear()
+
+        monkeypatch.setattr(backends, "_loaded", {})
+        monkeypatch.delenv(backends.ENVIRONMENT, raising=False)
+        clear()
+        yield
+        clear()
+
+    def cupy(self, monkeypatch: pytest.MonkeyPatch, count: Any) -> None:
+        def devices() -> int:
+            if isinstance(count, Exception):
+                raise count
+            return int(count)
+
+        module = types.ModuleType("cupy")
+        error = fake_cupy.CUDARuntimeError
+        runtime = types.SimpleNamespace(getDeviceCount=devices, CUDARuntimeError=error)
+        module.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "cupy", module)
+
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cupy", None)  # what Python takes for not installed
+        with pytest.raises(MissingError, match=r"pip install 'graphdrop\[cupy\]'"):
+            graphdrop_cupy.backend.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert backends.get_backend("auto").name == "llvm"  # nothing to say
+
+    @pytest.mark.parametrize("count", [0, fake_cupy.CUDARuntimeError("cudaErrorNoDevice: none")])
+    def test_no_gpu(self, monkeypatch: pytest.MonkeyPatch, count: Any) -> None:
+        self.cupy(monkeypatch, count)
+        with pytest.raises(BackendError, match=r"CuPy is installed, but .* GPU") as caught:
+            backends.get_backend("cupy")
+        assert "backend='llvm'" in str(caught.value)
+        with pytest.warns(UserWarning, match="goes on without 'cupy'"):
+            assert backends.get_backend("auto").name == "llvm"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert backends.get_backend("auto").name == "llvm"  # it has been said
+
+
+class TestShim:
+    """That what it is there for is caught."""
+
+    HEAD = 'extern "C" __global__ void gd_0(float *__restrict__ b0, const INDEX s0) {\n'
+
+    def run(self, body: str, size: int = 64, threads: int = 64) -> Array:
+        module = fake_cupy.RawModule(self.HEAD + body + "\n}", ("-DINDEX=int",))
+        array = fake_cupy.asarray(np.arange(size, dtype="f4"))
+        module.get_function("gd_0")((1, 1, 1), (threads, 1, 1), (array.data.ptr, np.int32(size)))
+        return array.get()
+
+    SHIFT = "__shared__ float s[64]; s[threadIdx.x] = b0[threadIdx.x];\n{}\n" \
+            "b0[threadIdx.x] = s[(threadIdx.x + 1) % 64];"  # fmt: skip
+
+    def test_threads_that_wait_for_each_other(self) -> None:
+        found = self.run(self.SHIFT.format("__syncthreads();"))
+        np.testing.assert_array_equal(found, np.roll(np.arange(64), -1))
+
+    def test_a_missing_barrier(self) -> None:
+        with pytest.raises(RuntimeError, match="order of threads"):
+            self.run(self.SHIFT.format(""))
+
+    def test_a_barrier_that_some_do_not_reach(self) -> None:
+        with pytest.raises(RuntimeError, match="barrier"):
+            self.run("if (threadIdx.x < 5) __syncthreads();")
+
+    def test_a_shuffle_that_some_do_not_reach(self) -> None:
+        with pytest.raises(RuntimeError, match="shuffle"):
+            self.run("if (threadIdx.x < 5) b0[0] = __shfl_sync(~0u, 1.0f, 0);")
+
+    def test_shared_memory_that_nobody_wrote(self) -> None:
+        found = self.run("__shared__ float s[64]; b0[threadIdx.x] = s[threadIdx.x];")
+        assert np.isnan(found).all()
+
+    def test_host_arrays_given_to_kernels(self) -> None:
+        module = fake_cupy.RawModule(self.HEAD + "}", ("-DINDEX=int",))
+        with pytest.raises(TypeError, match="no address of the device's"):
+            module.get_function("gd_0")((1, 1, 1), (1, 1, 1), (data(4).ctypes.data, np.int32(4)))
+
+    def test_device_arrays_given_to_numpy(self) -> None:
+        with pytest.raises(TypeError, match=r"use \.get"):
+            np.asarray(fake_cupy.asarray(data(4)))
