@@ -23,8 +23,8 @@ def main() -> int:
         parser.error("give two backends or more, as in --backends numpy,llvm")
     for name in backends:
         get_backend(name)  # says what is missing before anything is compared
-    todo = list(parity.rows(backends, asked.only))
-    found = [compare() for compare in tqdm(todo, unit="comparison")]
+    todo = parity.comparisons(backends, asked.only)
+    found = [row for compare in tqdm(todo, unit="comparison") for row in compare()]
     print(parity.report(found, backends))
     return 0 if all(row.agrees for row in found) else 1
 

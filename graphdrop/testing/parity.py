@@ -9,8 +9,9 @@ other numbers within the ulp that the op table allows.  Backends of others need 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,29 @@ def _worst(results: Sequence[Sequence[Array]], least: float = 0.0) -> tuple[floa
 
 
 # ---- operations
-def values(case: Case, dtype: str, backends: Sequence[str]) -> Row:
-    """A case of the op table on all its samples."""
-    off: list[tuple[float, ...]] = []
-    for arrays in runner.samples(case, dtype):
-        nodes = runner.inputs_for(arrays, case.symbolic)
-        built = [as_node(n) for n in flatten(case.build(*nodes))[0]]
-        off.append(_worst([_computed(nodes, built, arrays, b) for b in backends]))
-    others = case.ulp if case.others is None else case.others
-    return Row(case.name, dtype, _most(off, backends), case.ulp + others)
+def values(case: Case, backends: Sequence[str], few: int = 2) -> list[Row]:
+    """A case of the op table, a row for every dtype: all samples of the last, `few` of the others.
+
+    They are computed by one function: to compile takes longer than to run.
+    """
+    nodes: list[Node] = []
+    arrays: list[Array] = []
+    outputs: list[Node] = []
+    ends: list[int] = []
+    for dtype in case.dtypes:
+        last = dtype == case.dtypes[-1]
+        some = case if last else replace(case, samples=case.samples[:few])
+        for given in runner.samples(some, dtype):
+            operands = runner.inputs_for(given, case.symbolic, len(nodes))
+            outputs += [as_node(n) for n in flatten(case.build(*operands))[0]]
+            nodes, arrays = nodes + operands, arrays + given
+        ends.append(len(outputs))
+    results = [_computed(nodes, outputs, arrays, b) for b in backends]
+    allowed = case.ulp + (case.ulp if case.others is None else case.others)
+    return [
+        Row(case.name, dtype, _worst([r[start:end] for r in results]), allowed)
+        for dtype, start, end in zip(case.dtypes, [0, *ends], ends, strict=False)
+    ]
 
 
 def _computed(nodes: list[Node], outputs: Any, arrays: list[Array], backend: str) -> list[Array]:
@@ -245,23 +260,22 @@ def carried_on(name: str, backends: Sequence[str]) -> Row:
 
 
 # ---- all of it
-def rows(backends: Sequence[str], only: str = "") -> Iterator[Callable[[], Row]]:
+def comparisons(backends: Sequence[str], only: str = "") -> list[Callable[[], list[Row]]]:
     """All comparisons whose names contain `only`, to be made one after the other."""
-    for case in runner.cases():
-        if only not in case.name:
-            continue
-        for i, dtype in enumerate(case.dtypes):
-            some = case if i == 0 else replace(case, samples=case.samples[:2])
-            yield lambda c=some, d=dtype: values(c, d, backends)  # type: ignore[misc]
+    cases = [c for c in runner.cases() if only in c.name]
+    found: list[Callable[[], list[Row]]] = []
+    for case in cases:
+        found.append(partial(values, case, backends))
         if has_gradients(case):
-            yield lambda c=case: gradients(c, backends)  # type: ignore[misc]
-    for name in draws():
-        if only in name:
-            yield lambda n=name: drawn(n, backends)  # type: ignore[misc]
-    for name in MODELS:
-        if only in name:
-            yield lambda n=name: trained(n, backends)  # type: ignore[misc]
-            yield lambda n=name: carried_on(n, backends)  # type: ignore[misc]
+            found.append(partial(_row, gradients, case, backends))
+    found += [partial(_row, drawn, name, backends) for name in draws() if only in name]
+    for model in (m for m in MODELS if only in m):
+        found += [partial(_row, of, model, backends) for of in (trained, carried_on)]
+    return found
+
+
+def _row(compare: Callable[..., Row], *given: Any) -> list[Row]:
+    return [compare(*given)]
 
 
 def report(found: Sequence[Row], backends: Sequence[str]) -> str:

@@ -55,11 +55,13 @@ def samples(case: Case, dtype: Any) -> Iterator[list[Array]]:
         yield sample(np.random.default_rng([zlib.crc32(case.name.encode()), i]), np.dtype(dtype))
 
 
-def inputs_for(arrays: Sequence[Array], symbolic: bool = False) -> list[Node]:
-    """Input nodes for operands; with `symbolic`, every size but 1 is unknown."""
+def inputs_for(arrays: Sequence[Array], symbolic: bool = False, first: int = 0) -> list[Node]:
+    """Input nodes for operands, x0, x1, ... from `first` on; with `symbolic`, every size but 1 is
+    unknown.
+    """
     return [
         tensor(f"x{i}", a.dtype, [None if symbolic and s != 1 else s for s in a.shape])
-        for i, a in enumerate(arrays)
+        for i, a in enumerate(arrays, first)
     ]
 
 

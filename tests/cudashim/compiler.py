@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -79,10 +80,12 @@ class Library:
     """The kernels of one text.
 
     parameters  of each kernel, as they are written
+    launched    how often each was
     """
 
     def __init__(self, code: str, flags: Sequence[str]) -> None:
         threads()
+        self.launched: Counter[str] = Counter()
         found = KERNEL.findall(code)
         self.parameters = {name: [p.strip() for p in text.split(",")] for name, text in found}
         bodies = re.split(r'(?=extern\s+"C"\s+__global__)', code)[1:]

@@ -1,8 +1,8 @@
 """A module like cupy, of which there is as much as the backend uses, on a machine with no GPU.
 
 Device memory is memory that only kernels and this module may touch: arrays do not become NumPy's
-unless they are asked to, new memory holds no zeros, and every kernel runs three times, its threads
-in another order each time, with equal results.
+unless they are asked to, new memory holds no zeros, and a kernel's first launches run three times,
+the threads in another order each time, with equal results.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from .compiler import Library
 
 ORDERS = (0, 1, 12345)
+THOROUGH = 4  # launches of a kernel in all orders; later ones are in the first alone
 POISON = 0xFF
 _libc = ctypes.CDLL(None)
 _libc.malloc.restype = ctypes.c_void_p
@@ -211,6 +212,10 @@ class Kernel:
         written: dict[int, Memory],
     ) -> None:  # fmt: skip
         """In every order of threads."""
+        launched = self.library.launched[self.name] = self.library.launched[self.name] + 1
+        if launched > THOROUGH:
+            self.library.launch(self.name, grid, block, arguments, ORDERS[0])
+            return
         before = {m.ptr: ctypes.string_at(m.ptr, m.nbytes) for m in written.values()}
         results = []
         for order in ORDERS:
