@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 ON_LLVM := $(patsubst %,tests/test_%.py,autodiff checkpoint cond dropout function mc_dropout memory nn optim \
   promises published_failures random recurrent scan scan_rewrites scan_unrolled sparse sparse_scan train)
 
-.PHONY: demo test check examples bench clean
+# and then as CUDA kernels that run on the CPU
+ON_CUDA := $(patsubst %,tests/test_%.py,dropout random scan checkpoint)
+
+.PHONY: demo test check examples cuda bench clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/digits_mlp.py
@@ -16,6 +19,7 @@ demo: $(VENV)/installed-demo
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/python -m pytest -n auto --backend llvm $(ON_LLVM)
+	$(BIN)/python -m pytest -n auto --backend shim $(ON_CUDA)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -24,6 +28,14 @@ check: $(VENV)/installed-dev
 
 examples: $(VENV)/installed-demo
 	for script in examples/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+# examples as CUDA kernels on the CPU, which takes its time, and all kernels that ran so compiled for GPUs
+QUICKEST = zero_out scale_up three_layer adaptive_l2 digits_mlp
+EXAMPLES = $(QUICKEST)
+cuda: $(VENV)/installed-dev $(VENV)/installed-nvrtc
+	for name in $(EXAMPLES); do \
+	  CUDASHIM_FLAGS=-O2 $(BIN)/python -m tests.cudashim examples/$$name.py --quick || exit 1; done
+	$(BIN)/python -m tests.nvrtc
 
 # peers are measured where they are installed: .venv/bin/pip install torch jax
 bench: $(VENV)/installed-demo

@@ -11,6 +11,8 @@ import pytest
 
 from graphdrop import backend
 
+from . import cudashim
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -19,6 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--backend") == cudashim.NAME:
+        cudashim.register()
     os.environ[backend.ENVIRONMENT] = config.getoption("--backend")  # for subprocesses too
     # how long a case takes depends on what else runs, and on what is compiled already
     hypothesis.settings.register_profile("patient", deadline=None)

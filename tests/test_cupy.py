@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from . import cudashim
 from .cudashim import fake_cupy
 
 SHIM = cudashim.register()
+pytestmark = cudashim.needs_compiler
 Array = np.ndarray[Any, Any]
 
 
@@ -320,3 +324,49 @@ class TestShim:
     def test_device_arrays_given_to_numpy(self) -> None:
         with pytest.raises(TypeError, match=r"use \.get"):
             np.asarray(fake_cupy.asarray(data(4)))
+
+
+class TestBounds:
+    """Accesses beyond arrays, which the address sanitizer sees."""
+
+    HEAD = "import numpy as np, graphdrop as gd\nfrom tests import cudashim\n" \
+           "shim = cudashim.register()\nfrom tests.cudashim import fake_cupy\n"  # fmt: skip
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        ask = ["g++", "-print-file-name=libasan.so"]
+        library = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        if not Path(library).exists():
+            pytest.skip("g++ has no address sanitizer")
+        env = os.environ | {
+            "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0",
+            "CUDASHIM_FLAGS": "-fsanitize=address",
+        }  # fmt: skip
+        root = Path(__file__).parent.parent
+        return subprocess.run(
+            [sys.executable, "-c", self.HEAD + script],
+            capture_output=True, text=True, env=env, cwd=root, check=False, timeout=300,
+        )  # fmt: skip
+
+    def test_kernels_stay_inside(self) -> None:
+        done = self.run(
+            "x = gd.matrix('x'); ids = gd.ivector('ids')\n"
+            "y = gd.dropout(gd.softmax(x), 0.5, gd.RandomStream(1))\n"
+            "outs = [y, y.sum(axis=0), y.sum(axis=1), x.max(), x[ids], x[:, ::-2] + 1, y @ x.T]\n"
+            "outs += [gd.grad((x[ids] * 2).sum(), x), x.astype('float16').sum(axis=0)]\n"
+            "f = gd.function([x, ids], outs, backend=shim)\n"
+            "for n, m in ((1, 1), (3, 37), (40, 600), (300, 5)):\n"
+            "    f(np.ones((n, m), 'f4'), np.arange(n, dtype='i4')[::-1])\n"
+            "print('done')\n"
+        )
+        assert done.stdout == "done\n", done.stderr[-3000:]
+
+    @pytest.mark.parametrize("place", ["-1", "s0"])
+    def test_a_kernel_that_does_not_is_caught(self, place: str) -> None:
+        done = self.run(
+            "head = 'extern \"C\" __global__ void gd_0(float *b0, const INDEX s0)'\n"
+            f"module = fake_cupy.RawModule(head + '{{ b0[{place}] = 1; }}', ('-DINDEX=int',))\n"
+            "a = fake_cupy.asarray(np.ones(10, 'f4'))\n"
+            "module.get_function('gd_0')((1, 1, 1), (1, 1, 1), (a.data.ptr, np.int32(10)))\n"
+        )
+        assert done.returncode != 0
+        assert "heap-buffer-overflow" in done.stderr

@@ -10,6 +10,7 @@ from graphdrop.testing.table import Case
 from . import cudashim
 
 SHIM = cudashim.register()
+pytestmark = cudashim.needs_compiler
 BACKENDS = ("numpy", SHIM)
 CASES = runner.cases()
 

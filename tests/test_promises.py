@@ -22,10 +22,12 @@ import graphdrop as gd
 from graphdrop.nn.dropout import spatial_dropout
 from graphdrop.random import RandomStream
 
-from . import philox
+from . import cudashim, philox
 
-BACKENDS = [b for b in ("numpy", "llvm") if b in gd.backends()]
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
+BACKENDS = ["numpy", "llvm", cudashim.register()]
+each_backend = pytest.mark.parametrize(
+    "backend", [*BACKENDS[:2], pytest.param(BACKENDS[2], marks=cudashim.needs_compiler)]
+)
 each_level = pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "plain"])
 SEED = 2**63 + 12345
 

@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
+
 NAME = "shim"
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
 
 def register() -> str:

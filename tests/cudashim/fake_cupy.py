@@ -52,8 +52,10 @@ class Memory:
     @classmethod
     def at(cls, address: int) -> Memory:
         """The allocation that an address is in, or at the end of."""
-        place = bisect.bisect_right(cls.starts, address) - 1
-        found = cls.alive[cls.starts[place]]() if place >= 0 else None
+        starts = cls.starts.copy()  # other threads come and go
+        place = bisect.bisect_right(starts, address) - 1
+        kept = cls.alive.get(starts[place]) if place >= 0 else None
+        found = None if kept is None else kept()
         if found is None or address > found.ptr + found.nbytes:
             raise TypeError(f"{address:#x} is no address of the device's")
         return found
