@@ -19,11 +19,11 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Model:
-    """Shared weights, resident data and a stream for one workload."""
+    """Shared weights, inputs for the data and a stream for one workload."""
 
     def __init__(self, weights: Arrays, data: Arrays, seed: int, backend: str) -> None:
         self.w = {name: gd.shared(value, name) for name, value in weights.items()}
-        self.d = {name: gd.shared(value, name) for name, value in data.items()}
+        self.d = {name: gd.tensor(name, a.dtype, a.shape) for name, a in data.items()}
         self.arrays = data
         self.stream = gd.RandomStream(seed)
         self.backend = backend
@@ -32,10 +32,28 @@ class Model:
         return gd.dropout(x, rate, self.stream, axes=axes) if rate else x
 
     def step(self, loss: Any, updates: Any) -> Callable[[], Any]:
-        return gd.function([], loss, updates=updates, backend=self.backend)
+        return self._compiled(loss, updates)
 
     def values(self, *outputs: Any) -> Callable[[], Any]:
-        return gd.function([], outputs, backend=self.backend)
+        return self._compiled(outputs, None)
+
+    def _compiled(self, outputs: Any, updates: Any) -> Callable[[], Any]:
+        """A function of the data, given the data."""
+        f = gd.function(
+            list(self.d.values()), outputs, updates=updates, backend=self.backend,
+            on_unused_input="ignore",
+        )  # fmt: skip
+        return Given(f, list(self.arrays.values()))
+
+
+class Given:
+    """A compiled function with its arguments."""
+
+    def __init__(self, function: Any, arrays: list[Any]) -> None:
+        self.function, self.arrays = function, arrays
+
+    def __call__(self) -> Any:
+        return self.function(*self.arrays)
 
 
 def mlp(model: Model, c: Any) -> Callable[[], Any]:

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from problems import Problem, problem
+from problems import problem
 
 
 def peak() -> int:
@@ -57,7 +57,7 @@ def machine() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def floor(p: Problem, step: Callable[[], Any]) -> float:
+def floor(compiled: Any) -> float:
     """Seconds that the program's products and kernels would take at the machine's ceilings."""
     from graphdrop.function import ceilings
     from graphdrop.schedule import Kernel, Loop, Product, moved, operations
@@ -76,8 +76,8 @@ def floor(p: Problem, step: Callable[[], Any]) -> float:
                 nbytes += evaluate(moved(s), {}) * times
         return flops, nbytes
 
-    flops, nbytes = work(step.executable.program, 1)  # type: ignore[attr-defined]
-    most = ceilings(step.backend, get_num_threads())  # type: ignore[attr-defined]
+    flops, nbytes = work(compiled.executable.program, 1)
+    most = ceilings(compiled.backend, get_num_threads())
     return max(flops / most.rate, nbytes / most.bandwidth)
 
 
@@ -94,9 +94,9 @@ def main() -> None:
     about = {"first": time.perf_counter() - start, "machine": machine()}
     step()
     about["memory"] = peak() - before
-    compiled = getattr(step, "executable", None)
-    if hasattr(compiled, "program"):
-        about["floor"] = floor(p, step)
+    compiled = getattr(step, "function", None)
+    if hasattr(getattr(compiled, "executable", None), "program"):
+        about["floor"] = floor(compiled)
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
         question = json.loads(line)

@@ -20,7 +20,7 @@ import graphdrop_cupy.backend
 from graphdrop import backend as backends
 from graphdrop import optim
 from graphdrop.errors import BackendError, MissingError
-from graphdrop_cupy import plans, program
+from graphdrop_cupy import geometry, plans
 
 from . import cudashim
 from .cudashim import fake_cupy
@@ -79,15 +79,15 @@ class TestDraws:
         x = gd.vector("x")
         ones, found = np.ones(5000, "f4"), []
         for threads, blocks in ((256, 4096), (32, 1), (512, 3)):
-            monkeypatch.setattr(plans, "THREADS", threads)
-            monkeypatch.setattr(plans, "BLOCKS", blocks)
-            monkeypatch.setattr(plans, "SMALL", 0)
+            monkeypatch.setattr(geometry, "THREADS", threads)
+            monkeypatch.setattr(geometry, "BLOCKS", blocks)
+            monkeypatch.setattr(geometry, "SMALL", 0)
             f = gd.function([x], gd.dropout(x, 0.5, gd.RandomStream(1)), backend=SHIM)
             found.append(f(ones).tobytes())
         assert len(set(found)) == 1
 
     def test_with_long_positions(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(program, "SHORT", 0)
+        monkeypatch.setattr(plans, "SHORT", 0)
 
         def outputs(x: Any) -> Any:
             y = gd.dropout(gd.tanh(x), 0.5, gd.RandomStream(1))

@@ -1,100 +1,213 @@
-"""What the sizes of a call fix: how kernels are launched, and where everything lies."""
+"""What the sizes of a call fix: where everything lies, and what is done with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphdrop.types import Atom, evaluate
+from graphdrop.graph import Node
+from graphdrop.schedule import (
+    Buffer,
+    Kernel,
+    Layout,
+    Loop,
+    Outside,
+    Place,
+    Product,
+    Program,
+    Step,
+    check_filled,
+    check_layout,
+    layout,
+)
+from graphdrop.schedule.memory import ALIGN
+from graphdrop.types import Atom, atoms_of, evaluate, num_elements
 
-from .printer import Printed
+from .acts import Act, KernelsAct, LoopAct, OutsideAct, ProductAct
+from .results import Results
 
-THREADS = 256
-BLOCKS = 4096  # at most; threads then take several elements
-SMALL = 1 << 20  # elements; fewer are spread over more blocks
+if TYPE_CHECKING:
+    from .program import CupyProgram
+
+GRAPHS_KEPT = 8  # of one frame
+SHORT = 1 << 30  # elements; positions among fewer are ints
 
 
-@dataclass(frozen=True)
-class Launch:
-    """Blocks and threads, and into how many chunks reductions are cut; all depends on sizes alone,
-    so that sums are the same on every device.
+def all_steps(program: Program) -> list[Step]:
+    inner = [s for loop in program.loops for s in all_steps(loop.body)]
+    return [*program.steps, *inner]
+
+
+class Plan:
+    """What the sizes of a call fix: the values of all sizes, and where scratch lies."""
+
+    def __init__(self, program: CupyProgram, sizes: tuple[int, ...]) -> None:
+        self.program, self.sizes = program, sizes
+        self.env: dict[Atom, int] = dict(zip(program.graph.atoms, sizes, strict=True))
+        check_filled(program.filled, self.env)
+        self.layout = layout(program.program, self.env)
+        check_layout(program.program, self.layout, self.env)
+        self.index = self._index(program.program)
+        self.results = [
+            Results(program.device, self.shape(b.node), b.dtype)
+            for b in program.program.outputs if b.role == "output"
+        ]  # fmt: skip
+        self.frames: list[Frame] = []
+
+    def _index(self, program: Program) -> str:
+        """The type of positions: an int where the largest array and domain allow it."""
+        steps = all_steps(program)
+        domains = [num_elements(s.domain) for s in steps if isinstance(s, Kernel)]
+        loops = [loop.body for loop in steps if isinstance(loop, Loop)]
+        buffers = [
+            b.elements for p in (program, *loops) for b in p.buffers if not _has_values(b.node)
+        ]
+        most = max((evaluate(n, self.env) for n in (*domains, *buffers)), default=0)
+        return "int" if most < SHORT else "long long"
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        return tuple(max(evaluate(s, self.env), 0) for s in node.shape)
+
+    def frame(self) -> Frame:
+        """A frame that no other call uses."""
+        try:
+            return self.frames.pop()
+        except IndexError:
+            return Frame(self)
+
+
+class Frame:
+    """The memory of one call at a time, and what it does with it.
+
+    A call whose arrays lie where those of an earlier one did is replayed, which costs the host one
+    launch.  Arrays from the host are put where they have always been; the arrays of shared values
+    take turns with those of their new ones, and so do the graphs that are replayed.
+
+    table   for every buffer a pointer, those of the bodies of loops behind the program's own
+    arrays  what the call was given and makes, by the number of its buffer
+    acts    the steps
+    never   why calls cannot be replayed, or ""
     """
 
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
-    chunks: int
-    chunk: int
-    outs: int
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.device = plan, plan.program.device
+        self.table: list[Any] = []
+        self.arrays: dict[int, Any] = {}
+        self.constants: dict[int, Any] = {}
+        self.arena = self.device.empty((plan.layout.size + ALIGN,), np.uint8)
+        self.wrong = self.device.put(np.zeros(1, np.int64))
+        self.parts: Any = None
+        self._most_parts = 0
+        self.acts = self.acts_of(plan.program.program, plan.layout, 0)
+        self.parts = self.device.empty((self._most_parts + ALIGN,), np.uint8)
+        self.never = "steps outside" if plan.program.outside else ""
+        self._staged: dict[int, Any] = {}
+        self._met: OrderedDict[tuple[int, ...], Callable[[], None] | None] = OrderedDict()
 
-    @property
-    def is_empty(self) -> bool:
-        return self.outs == 0
+    def placed(self, buffer: Buffer, array: Any) -> Any:
+        """An argument on the device: where it is, or the values of the host's."""
+        if self.device.holds(array):
+            return self.device.put(array)
+        array = np.asarray(array)
+        staged = self._staged.get(buffer.number)
+        if staged is None:
+            staged = self._staged[buffer.number] = self.device.empty(array.shape, array.dtype)
+        self.device.write(staged, array)
+        return staged
 
-    @property
-    def parts(self) -> int:
-        """How many parts of results there are, none where results need no joining."""
-        return self.outs * self.chunks if self.chunks > 1 else 0
+    def go(self) -> None:
+        """All steps, one after the other, or replayed."""
+        program = self.plan.program.program
+        where = tuple(self.table[b.number].ptr for b in (*program.inputs, *program.outputs)
+                      if b.role in ("input", "output"))  # fmt: skip
+        replay = self._met.get(where)
+        if replay is None and where in self._met and not self.never:
+            replay = self._met[where] = self._recorded()
+        if replay is not None:
+            replay()
+            return
+        self._steps()
+        if not self.never:
+            self._met[where] = None
+            while len(self._met) > GRAPHS_KEPT:
+                self._met.popitem(last=False)
 
-    def join(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Blocks and threads of what joins the parts."""
-        threads = 32
-        while threads < THREADS and threads < self.chunks:
-            threads *= 2
-        return (min(self.outs, BLOCKS), 1, 1), (threads, 1, 1)
+    def _steps(self) -> None:
+        for act in self.acts:
+            act.run(self)
+
+    def _recorded(self) -> Callable[[], None] | None:
+        try:
+            return self.device.record(self._steps)
+        except self.device.errors as error:
+            self.never = f"the driver does not record them: {error}"
+            return None
+
+    def acts_of(self, program: Program, memory: Layout, start: int) -> list[Act]:
+        """The steps of a program, whose buffers come next in the table."""
+        first = len(self.table)
+        self.table += [None] * len(program.buffers)
+        for number, offset in memory.offsets.items():
+            self.table[first + number] = self.arena.data + (start + offset)
+        for b in program.buffers:
+            if b.role == "constant":
+                array = self.constants[first + b.number] = self.plan.program.constant(b.node)
+                self.table[first + b.number] = array.data
+        inner = iter(memory.loops)
+        found: list[Act] = []
+        for step in program.steps:
+            if isinstance(step, Loop):
+                found.append(LoopAct(self, step, first, next(inner), start + memory.own))
+            elif isinstance(step, Product):
+                found.append(ProductAct(self, step, first))
+            elif isinstance(step, Outside):
+                found.append(OutsideAct(self, step, first))
+            else:
+                found.append(KernelsAct(self, step, first))
+        return found
+
+    def room_for_parts(self, nbytes: int) -> None:
+        self._most_parts = max(self._most_parts, nbytes)
+
+    def begin(self, buffers: Sequence[Buffer], arrays: Sequence[Any], first: int = 0) -> None:
+        """Where the arrays of a call are."""
+        for buffer, array in zip(buffers, arrays, strict=True):
+            self.arrays[first + buffer.number] = array
+            self.table[first + buffer.number] = array.data
+
+    def forget(self) -> None:
+        """Let go of the arrays of a call."""
+        self.arrays.clear()
+
+    def told(self) -> bool:
+        """Whether a step has met a position that is none."""
+        if not int(self.device.get(self.wrong)[0]):
+            return False
+        self.wrong.fill(0)
+        return True
+
+    def array(self, number: int) -> Any:
+        return self.arrays[number]
+
+    def pointer(self, place: Place, first: int) -> Any:
+        """The address of a place's first element."""
+        offset = evaluate(place.offset, self.plan.env) * place.buffer.dtype.itemsize
+        pointer = self.table[first + place.buffer.number]
+        return pointer + offset if offset else pointer
+
+    def view(self, place: Place, first: int, env: dict[Atom, int] | None = None) -> Any:
+        """A place as an array."""
+        env, dtype = env or self.plan.env, place.buffer.dtype
+        shape = [max(evaluate(s, env), 0) for s in place.shape]
+        strides = [evaluate(s, env) * dtype.itemsize for s in place.strides]
+        offset = evaluate(place.offset, env) * dtype.itemsize
+        pointer = self.table[first + place.buffer.number] + offset
+        return self.device.view(pointer, shape, strides, dtype)
 
 
-def launch(printed: Printed, env: Mapping[Atom, int]) -> Launch:
-    """How a kernel is launched for the sizes of a call."""
-    outs, length = evaluate(printed.outs, env), evaluate(printed.length, env)
-    return {"elements": _elements, "blocks": _blocks, "rows": _rows, "columns": _columns}[
-        printed.kind
-    ](printed, max(outs, 0), max(length, 0))
-
-
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _elements(printed: Printed, outs: int, length: int) -> Launch:
-    each = 16 if printed.draws else 1
-    threads = 64 if printed.draws and outs < SMALL else THREADS
-    blocks = min(_ceil(outs, threads * each), BLOCKS)
-    return Launch((max(blocks, 1), 1, 1), (threads, 1, 1), 1, length, outs)
-
-
-def _blocks(printed: Printed, outs: int, length: int) -> Launch:
-    return Launch((max(min(outs, BLOCKS), 1), 1, 1), (THREADS, 1, 1), 1, length, outs)
-
-
-def _rows(printed: Printed, outs: int, length: int) -> Launch:
-    chunks = 1
-    if printed.joins and outs < THREADS and length > 8192:
-        chunks = max(min(_ceil(length, 4096), _ceil(1024, max(outs, 1))), 1)
-    chunk = _ceil(length, chunks)
-    chunks = max(_ceil(length, chunk), 1) if chunk else 1
-    each = 16 if printed.draws else 4
-    threads = 32
-    while threads < 2 * THREADS and threads * each < chunk:
-        threads *= 2
-    rows = max(THREADS // threads, 1)
-    blocks = min(_ceil(outs * chunks, rows), BLOCKS)
-    return Launch((max(blocks, 1), 1, 1), (threads, rows, 1), chunks, chunk, outs)
-
-
-def _columns(printed: Printed, outs: int, length: int) -> Launch:
-    tiles, chunks = max(_ceil(outs, 32), 1), 1
-    if tiles < 128:
-        chunks = max(min(_ceil(length, 64), _ceil(256, tiles)), 1)
-    chunk = _ceil(length, chunks)
-    chunks = max(_ceil(length, chunk), 1) if chunk else 1
-    blocks = min(tiles * chunks, BLOCKS)
-    return Launch((blocks, 1, 1), (32, 8, 1), chunks, chunk, outs)
-
-
-def scalars(values: list[int], index: str) -> list[Any]:
-    """Sizes as arguments of a kernel."""
-    kind = np.int32 if index == "int" else np.int64
-    return [kind(v) for v in values]
+def _has_values(node: Node) -> bool:
+    """Whether a size of the node is a value of the graph, unknown before the call."""
+    return any(a.kind == "value" for a in atoms_of(node.shape))

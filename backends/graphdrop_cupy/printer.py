@@ -14,23 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from graphdrop.graph import Node
 from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
-from graphdrop.ops import create, reduce
+from graphdrop.ops import create
 from graphdrop.ops import random as draws
 from graphdrop.replay import operand
 from graphdrop.schedule import Buffer, Kernel, Place, contiguous
 from graphdrop.schedule.walk import Stage, collapse, stages_of
 from graphdrop.types import Size, num_elements
 
-from .scalars import MEMORY, VALUES, expression, literal
-
-HOW = {reduce.sum: "Sum", reduce.max: "Max", reduce.row_max: "Max", reduce.min: "Min"}
+from .reductions import HOW, Join, accumulator, identity, join
+from .scalars import MEMORY, VALUES, expression, literal, stored
 
 
 @dataclass
@@ -60,43 +58,6 @@ class Printed:
     @property
     def chunked(self) -> bool:
         return bool(self.joins)
-
-
-@dataclass(frozen=True)
-class Join:
-    """How parts become results: `text` as in `Printed`, of (results, parts, outs, chunks)."""
-
-    text: str
-    buffer: Buffer
-    itemsize: int
-
-
-def accumulator(node: Node) -> np.dtype[Any]:
-    """What a reduction is computed in: sums of floats are added up in float64, and threads hand on
-    no less than 32 bits.
-    """
-    if node.op is reduce.sum and node.dtype.kind == "f":
-        return np.dtype(np.float64)
-    if node.dtype == np.float16:
-        return np.dtype(np.float32)
-    return np.dtype(np.int32) if node.dtype.itemsize < 4 else node.dtype
-
-
-def identity(node: Node) -> str:
-    """What changes nothing in a reduction."""
-    dtype = accumulator(node)
-    if node.op is reduce.sum:
-        return literal(dtype, 0)
-    largest = HOW[node.op] == "Max"
-    if dtype.kind == "f":
-        return literal(dtype, -np.inf if largest else np.inf)
-    info = np.iinfo(dtype)
-    return literal(dtype, info.min if largest else info.max)
-
-
-def stored(dtype: np.dtype[Any], value: str) -> str:
-    """A value as memory has it."""
-    return f"gd_bits16({value})" if dtype == np.float16 else value
 
 
 class Printer:
@@ -175,7 +136,7 @@ class Printer:
         {"elements": self._elements, "rows": self._rows, "columns": self._columns}[self.kind](
             outs, length
         )
-        joins = [self._join(n) for n in self.kernel.reduced] if self.chunked else []
+        joins = [join(n, p.buffer) for n, p in self.kernel.reduced.items() if self.chunked]
         written = {p.buffer for p in (*self.kernel.writes.values(), *self.kernel.reduced.values())}
         given = []
         for i, b in enumerate(self.buffers):
@@ -462,16 +423,3 @@ class Printer:
             self._put(node, at, count)
             self.end()
         self.end()
-
-    def _join(self, node: Node) -> Join:
-        """The kernel that joins the parts of a reduction; its results lie in C order."""
-        part, kind = VALUES[accumulator(node).name], MEMORY[node.dtype.name]
-        value = stored(node.dtype, f"({VALUES[node.dtype.name]})total")
-        text = f"""extern "C" __global__ void @({kind} *__restrict__ results, \
-const {part} *__restrict__ parts, const INDEX outs, const INDEX chunks) {{
-  for (INDEX i = blockIdx.x; i < outs; i += gridDim.x) {{
-    const {part} total = gd_join<{HOW[node.op]}>(parts, outs, chunks, i, {identity(node)});
-    if (threadIdx.x == 0) results[i] = {value};
-  }}
-}}"""
-        return Join(text, self.kernel.reduced[node].buffer, accumulator(node).itemsize)

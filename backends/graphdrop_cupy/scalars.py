@@ -137,3 +137,8 @@ def literal(dtype: np.dtype[Any], value: Any) -> str:
     if number in (np.inf, -np.inf):
         return f"({VALUES[dtype.name]})({'-' if number < 0 else ''}GD_INF)"
     return f"({VALUES[dtype.name]}){number.hex()}"
+
+
+def stored(dtype: np.dtype[Any], value: str) -> str:
+    """A value as memory has it."""
+    return f"gd_bits16({value})" if dtype == np.float16 else value
