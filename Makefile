@@ -30,7 +30,7 @@ examples: $(VENV)/installed-demo
 	for script in examples/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
 # examples as CUDA kernels on the CPU, which takes its time, and all kernels that ran so compiled for GPUs
-QUICKEST = zero_out scale_up three_layer adaptive_l2 digits_mlp
+QUICKEST = zero_out scale_up three_layer adaptive_l2
 EXAMPLES = $(QUICKEST)
 cuda: $(VENV)/installed-dev $(VENV)/installed-nvrtc
 	for name in $(EXAMPLES); do \

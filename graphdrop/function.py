@@ -63,11 +63,16 @@ def function(
     optimize         whether rewrites run; results agree either way
     results          "host": results are NumPy arrays; "device": they stay where they are computed
     check_nan        stop at the first NaN or infinity, naming the line that made it; slow, and on
-                     the numpy backend if `backend` is "auto"
+                     the numpy backend, which alone has every value
     """
     if on_unused_input not in ("raise", "warn", "ignore"):
         raise ArgumentError(
             f"on_unused_input must be 'raise', 'warn' or 'ignore', got {on_unused_input!r}"
+        )
+    if check_nan and backend not in ("auto", "numpy"):
+        raise ArgumentError(
+            f"check_nan looks at every value, and {backend!r} keeps few of them; leave `backend` "
+            f"out, or give 'numpy'"
         )
     if results not in ("host", "device"):
         raise ArgumentError(f"results must be 'host' or 'device', got {results!r}")

@@ -292,6 +292,11 @@ class TestFlags:
 
 
 class TestLookingInside:
+    def test_check_nan_is_for_the_backend_that_has_every_value(self) -> None:
+        x = gd.vector("x")
+        with pytest.raises(gd.errors.ArgumentError, match="looks at every value"):
+            gd.function([x], x * 2, check_nan=True, backend="llvm")
+
     def test_check_nan_names_the_line(self) -> None:
         x, w = gd.vector("x"), gd.shared(0.0, "w")
         y = gd.log(x) * 2

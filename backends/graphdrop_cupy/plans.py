@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphdrop.graph import Node
+from graphdrop.kept import Spares
 from graphdrop.schedule import (
     Buffer,
     Kernel,
@@ -27,12 +29,12 @@ from graphdrop.schedule.memory import ALIGN
 from graphdrop.types import Atom, atoms_of, evaluate, num_elements
 
 from .acts import Act, KernelsAct, LoopAct, OutsideAct, ProductAct
-from .results import Results
 
 if TYPE_CHECKING:
     from .program import CupyProgram
 
 GRAPHS_KEPT = 8  # of one frame
+SPARES = 3  # arrays of one result
 SHORT = 1 << 30  # elements; positions among fewer are ints
 
 
@@ -51,10 +53,11 @@ class Plan:
         self.layout = layout(program.program, self.env)
         check_layout(program.program, self.layout, self.env)
         self.index = self._index(program.program)
-        self.results = [
-            Results(program.device, self.shape(b.node), b.dtype)
+        # calls can be replayed only where arrays lie as before: old and new values take turns
+        self._results = {
+            b: Spares(partial(program.device.empty, self.shape(b.node), b.dtype), SPARES)
             for b in program.program.outputs if b.role == "output"
-        ]  # fmt: skip
+        }  # fmt: skip
         self.frames: list[Frame] = []
 
     def _index(self, program: Program) -> str:
@@ -70,6 +73,13 @@ class Plan:
 
     def shape(self, node: Node) -> tuple[int, ...]:
         return tuple(max(evaluate(s, self.env), 0) for s in node.shape)
+
+    def results(self) -> tuple[list[Buffer], list[Any]]:
+        """The buffers of results, and an array for each that nobody else has."""
+        arrays = [spares.take() for spares in self._results.values()]
+        for spares, array in zip(self._results.values(), arrays, strict=True):
+            spares.keep(array)
+        return list(self._results), arrays
 
     def frame(self) -> Frame:
         """A frame that no other call uses."""
@@ -179,7 +189,9 @@ class Frame:
             self.table[first + buffer.number] = array.data
 
     def forget(self) -> None:
-        """Let go of the arrays of a call."""
+        """Let go of the arrays of a call, and of where they are."""
+        for number in self.arrays:
+            self.table[number] = None
         self.arrays.clear()
 
     def told(self) -> bool:

@@ -307,7 +307,8 @@ class Printer:
                 "a += (INDEX)gridDim.x * blockDim.x * 16)"
             )
             self._masks("a / 16 + lane")
-            self.begin(f"for (int k = 0; k < 16 && a + 32 * k < {count}; k++)")
+            self.lines.append("#pragma unroll 4")  # so that several elements are on their way
+            self.begin("for (int k = 0; k < 16; k++)")
             self._shared_bits()
             self.do("const INDEX i = a + 32 * k + lane;")
             self.begin(f"if (i < {count})")

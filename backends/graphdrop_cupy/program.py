@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from graphdrop.backend import Executable, Graph, get_backend
 from graphdrop.errors import BackendError
 from graphdrop.graph import Node
+from graphdrop.kept import Recent
 from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
@@ -91,7 +92,7 @@ class CupyProgram:
         self.looks = any(isinstance(s, Rows) for s in all_steps(self.program))
         self._modules: dict[str, Callable[[str], Any]] = {}
         self._constants: dict[Node, Any] = {}
-        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        self._plans = Recent(partial(Plan, self), PLANS_KEPT)
 
     def _print(self, program: Program) -> None:
         for step in program.steps:
@@ -122,14 +123,6 @@ class CupyProgram:
         return self._constants[node]
 
     # ---- running
-    def _plan(self, sizes: tuple[int, ...]) -> Plan:
-        plan = self._plans.get(sizes)
-        if plan is None:
-            plan = self._plans[sizes] = Plan(self, sizes)
-            while len(self._plans) > PLANS_KEPT:
-                self._plans.popitem(last=False)
-        return plan
-
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         return self._run(arrays, sizes, None)
 
@@ -142,14 +135,13 @@ class CupyProgram:
     def _run(
         self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[..., None] | None
     ) -> list[Any]:
-        plan, device = self._plan(sizes), self.device
+        plan, device = self._plans[sizes], self.device
         frame = plan.frame()
         given = [
             frame.placed(b, a) for b, a in zip(self.program.inputs, arrays, strict=True)
         ]  # fmt: skip
-        outputs = [b for b in self.program.outputs if b.role == "output"]
         frame.begin(self.program.inputs, given)
-        frame.begin(outputs, [results.new() for results in plan.results])
+        frame.begin(*plan.results())
         if seen is None:
             frame.go()
         else:
@@ -178,7 +170,7 @@ class CupyProgram:
         if what == "assembly":
             raise BackendError("machine code is made by the driver; source() shows the kernels")
         lines = [self.program.text()]
-        for plan in list(self._plans.values())[-1:]:
+        if (plan := self._plans.latest) is not None:
             lines.append(f"memory of the last call: {plan.layout.size:,} bytes of scratch")
             lines += [f"calls are not replayed: {f.never}" for f in plan.frames[:1] if f.never]
         return "\n".join(lines)

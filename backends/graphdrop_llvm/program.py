@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from graphdrop.backend import Executable, Graph, get_backend
 from graphdrop.errors import BackendError, GraphdropError
 from graphdrop.graph import Node
+from graphdrop.kept import Recent
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
 from graphdrop.ops import random as draws
@@ -119,7 +120,7 @@ class LlvmProgram:
         self._observed: LlvmProgram | None = None
         self.constants = constants_of(self.program)
         self.filled = list(must_have_elements(self.program))
-        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        self._plans = Recent(partial(Plan, self), PLANS_KEPT)
 
     def listing(self, what: str) -> str:
         """See `Executable.listing`."""
@@ -128,7 +129,7 @@ class LlvmProgram:
         if what == "assembly":
             return assembly(self.text)
         lines = [self.program.text()]
-        for plan in list(self._plans.values())[-1:]:
+        if (plan := self._plans.latest) is not None:
             results = sum(evaluate(b.elements, plan.env) * b.dtype.itemsize
                           for b in self.program.outputs if b.role == "output")  # fmt: skip
             lines.append(
@@ -154,7 +155,7 @@ class LlvmProgram:
         self, arrays: list[Any], shared: Sequence[Any], sizes: tuple[int, ...]
     ) -> Callable[..., list[Any] | None] | None:
         """See `Executable.shortcut`: for programs that are native and brief."""
-        plan = self._plan(sizes)
+        plan = self._plans[sizes]
         if plan.shortcut is None and plan.is_brief:
             plan.shortcut = self._make_shortcut(arrays, shared, plan)
         return plan.shortcut
@@ -180,14 +181,6 @@ class LlvmProgram:
         return _Native(part, _ENTRY(self.engine.get_function_address(part)), steps.get(part))
 
     # ---- running
-    def _plan(self, sizes: tuple[int, ...]) -> Plan:
-        plan = self._plans.get(sizes)
-        if plan is None:
-            plan = self._plans[sizes] = Plan(self, sizes)
-            while len(self._plans) > PLANS_KEPT:
-                self._plans.popitem(last=False)
-        return plan
-
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
         return self._run(arrays, sizes, None)
 
@@ -202,7 +195,7 @@ class LlvmProgram:
         return self._observed.observe(arrays, sizes, seen)
 
     def _run(self, arrays: list[Any], sizes: tuple[int, ...], seen: Any) -> list[Any]:
-        plan = self._plan(sizes)
+        plan = self._plans[sizes]
         frame = plan.frame()
         outputs = [results.new() for results in plan.outputs]
         given = [*arrays, *outputs]

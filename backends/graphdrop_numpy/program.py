@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from graphdrop.backend import Graph
 from graphdrop.errors import BackendError, GraphdropError
 from graphdrop.graph import Node, format_origin, toposort
+from graphdrop.kept import Recent
 from graphdrop.op import constant_value, explain
 from graphdrop.substitute import map_sizes
 from graphdrop.types import Atom
@@ -73,7 +73,7 @@ class NumpyProgram:
             n: PARTS[n.op](n, order, graph.atoms, loose) for n in self.nodes if n.op in PARTS
         }
         self._run = self._compile()
-        self._plans: OrderedDict[tuple[int, ...], list[Function]] = OrderedDict()
+        self._plans = Recent(self._plan, PLANS_KEPT)
 
     # ---- preparation
     def _aliased_outputs(self, graph: Graph, leaves: set[Node]) -> list[bool]:
@@ -144,19 +144,12 @@ class NumpyProgram:
 
     def _plan(self, sizes: tuple[int, ...]) -> list[Function]:
         """The function of every step, with numbers for its sizes."""
-        plan = self._plans.get(sizes)
-        if plan is None:
-            known = dict(zip(self.atoms, sizes, strict=True))
-            plan = self._plans[sizes] = [
-                self.parts[n](known) if n in self.parts else _prepare(n, known) for n in self.nodes
-            ]
-            while len(self._plans) > PLANS_KEPT:
-                self._plans.popitem(last=False)
-        return plan
+        known = dict(zip(self.atoms, sizes, strict=True))
+        return [self.parts[n](known) if n in self.parts else _prepare(n, known) for n in self.nodes]
 
     # ---- running
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
-        plan = self._plan(sizes)
+        plan = self._plans[sizes]
         try:
             with np.errstate(all="ignore"):
                 return self._run(arrays, plan)
@@ -182,7 +175,7 @@ class NumpyProgram:
 
     def runner(self, sizes: tuple[int, ...], seen: Observer | None = None) -> Runner:
         """What runs a body many times: without the checks and settings of `run`."""
-        plan = self._plan(sizes)
+        plan = self._plans[sizes]
         if seen is not None:
             plan = self._watched(plan, seen)
         return lambda arrays: self._run(arrays, plan)
@@ -197,7 +190,7 @@ class NumpyProgram:
     def observe(self, arrays: list[Any], sizes: tuple[int, ...], seen: Observer) -> list[Any]:
         try:
             with np.errstate(all="ignore"):
-                return self._run(arrays, self._watched(self._plan(sizes), seen))
+                return self._run(arrays, self._watched(self._plans[sizes], seen))
         except GraphdropError as error:
             raise self.explained(error) from None
 

@@ -88,7 +88,7 @@ def _worst(results: Sequence[Sequence[Array]], least: float = 0.0) -> tuple[floa
 
 
 # ---- operations
-def values(case: Case, backends: Sequence[str], few: int = 2) -> list[Row]:
+def values(case: Case, backends: Sequence[str], few: int = 1) -> list[Row]:
     """A case of the op table, a row for every dtype: all samples of the last, `few` of the others.
 
     They are computed by one function: to compile takes longer than to run.

@@ -1,0 +1,71 @@
+"""What is kept to be used again: by key, or once nobody else holds it."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_OURS = 2  # references to a thing that only `Spares` knows: a variable, and getrefcount's own
+
+
+class Recent(Generic[K, V]):
+    """Values by key, made when they are first asked for; the oldest are forgotten.
+
+    make  key -> value
+    most  how many are kept
+    """
+
+    def __init__(self, make: Callable[[K], V], most: int) -> None:
+        self.make, self.most = make, most
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def __getitem__(self, key: K) -> V:
+        try:
+            return self._values[key]
+        except KeyError:
+            value = self._values[key] = self.make(key)
+            while len(self._values) > self.most:
+                self._values.popitem(last=False)
+            return value
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def latest(self) -> V | None:
+        """The value that was made last."""
+        return next(reversed(self._values.values()), None)
+
+
+class Spares(Generic[V]):
+    """Things that take turns: one is handed out again when nobody else holds it any more.
+
+    make  makes one
+    most  how many are kept
+    """
+
+    def __init__(self, make: Callable[[], V], most: int) -> None:
+        self.make, self.most = make, most
+        self._things: list[V] = []
+
+    def take(self) -> V:
+        """One that nobody holds; what is popped here no other thread sees."""
+        for _ in range(len(self._things)):
+            try:
+                thing = self._things.pop(0)
+            except IndexError:
+                break
+            if sys.getrefcount(thing) == _OURS:
+                return thing
+            if len(self._things) < self.most:
+                self._things.append(thing)
+        return self.make()
+
+    def keep(self, thing: V) -> None:
+        """One that was taken: to be taken again when all others have let it go."""
+        self._things.append(thing)
