@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphdrop.testing import parity, runner
@@ -19,9 +21,14 @@ def test_values_with_known_sizes(case: Case) -> None:
 
 @each_case
 def test_values_of_every_dtype(case: Case) -> None:
-    """With unknown sizes where there may be any, against the oracle."""
-    wrong = [row for row in parity.values(case, BACKENDS) if not row.agrees]
-    assert not wrong
+    """With unknown sizes where there may be any; all shapes for the first and for float32.
+
+    What is printed for a shape does not depend on the dtype.
+    """
+    few = replace(case, samples=case.samples[:2])
+    for dtype in case.dtypes:
+        which = case if dtype in (case.dtypes[0], "float32") else few
+        runner.check_values(which, dtype, backend="llvm", symbolic=case.symbolic)
 
 
 DIFFERENTIABLE = [c for c in CASES if parity.has_gradients(c)]
