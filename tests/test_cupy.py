@@ -221,13 +221,18 @@ class TestReplay:
         assert "outside: sort" in text
         assert "calls are not replayed: steps outside" in text
 
+    @pytest.mark.parametrize("where", ["begin_capture", "end_capture"])
     def test_a_driver_that_refuses_is_no_reason_to_stop(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, where: str
     ) -> None:
+        real = getattr(fake_cupy.Stream, where)
+
         def refuse(self: Any) -> None:
+            if where == "end_capture":
+                real(self)
             raise fake_cupy.CUDARuntimeError("cudaErrorNotSupported")
 
-        monkeypatch.setattr(fake_cupy.Stream, "begin_capture", refuse)
+        monkeypatch.setattr(fake_cupy.Stream, where, refuse)
         f = self.step()
         for call in range(5):
             np.testing.assert_array_equal(f(data(5, 6))[1] != 0, f.mask("h", call))
@@ -268,6 +273,11 @@ class TestNoGpu:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert backends.get_backend("auto").name == "llvm"  # nothing to say
+
+    def test_auto_takes_a_gpu_that_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cupy(monkeypatch, 1)
+        monkeypatch.setattr(sys.modules["cupy"], "ndarray", fake_cupy.ndarray, raising=False)
+        assert backends.get_backend("auto").name == "cupy"
 
     @pytest.mark.parametrize("count", [0, fake_cupy.CUDARuntimeError("cudaErrorNoDevice: none")])
     def test_no_gpu(self, monkeypatch: pytest.MonkeyPatch, count: Any) -> None:

@@ -31,12 +31,6 @@ class Device:
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What the driver and the libraries raise."""
-        cuda = self.xp.cuda
-        return (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)
-
     # ---- arrays
     def put(self, array: Any) -> Any:
         """An array of this device in C order; one that is here already is not copied."""

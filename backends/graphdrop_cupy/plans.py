@@ -152,7 +152,7 @@ class Frame:
     def _recorded(self) -> Callable[[], None] | None:
         try:
             return self.device.record(self._steps)
-        except self.device.errors as error:
+        except RuntimeError as error:  # the driver's and cuBLAS's; what else is wrong shows again
             self.never = f"the driver does not record them: {error}"
             return None
 

@@ -253,12 +253,8 @@ def _not_while_capturing(what: str) -> None:
         raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what}")
 
 
-class CUDARuntimeError(Exception):
+class CUDARuntimeError(RuntimeError):
     """What CuPy raises when the driver refuses."""
-
-
-class CUDADriverError(Exception):
-    """Likewise."""
 
 
 class Stream:
@@ -307,5 +303,4 @@ cuda = types.SimpleNamespace(
     get_current_stream=Stream, Stream=Stream, MemoryPool=MemoryPool,
     using_allocator=lambda malloc: nullcontext(),
     runtime=types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
-    driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
 )  # fmt: skip
