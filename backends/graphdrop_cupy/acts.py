@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from graphdrop.schedule import (
     Product,
     Rows,
     Step,
-    moved,
-    operations,
+    cost,
+    operands,
     title,
 )
 from graphdrop.schedule.memory import ALIGN
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
     from .plans import Frame
 
 
-@dataclass(frozen=True)
-class _Traffic:
-    """What the profiler is told of a step, whose values it does not see."""
-
-    nbytes: int
-    operations: int
-
-
 class Act:
     """A step with the sizes of a call."""
 
@@ -48,8 +39,7 @@ class Act:
 
     def tell(self, seen: Callable[..., None], seconds: float, env: dict[Atom, int]) -> None:
         node, what = title(self.step)
-        seen(node, _Traffic(evaluate(moved(self.step), env), evaluate(operations(self.step), env)),
-             seconds, what)  # fmt: skip
+        seen(node, cost(self.step, env), seconds, what)
 
 
 class KernelsAct(Act):
@@ -136,13 +126,10 @@ class OutsideAct(Act):
 
     def run(self, frame: Frame) -> None:
         plan, device = frame.plan, frame.device
-        env, operands = dict(plan.env), {}
-        # scalars first: sizes of the others may be their values
-        for node, place in sorted(self.outside.operands, key=lambda operand: operand[0].ndim):
-            operands[node] = device.get(self._operand(frame, place, env))
-            if node.value_atom is not None:
-                env[node.value_atom] = int(operands[node])
-        results = self.executable.run([operands[n] for n, _ in self.outside.operands], plan.sizes)
+        given = operands(
+            self.outside, plan.env, lambda place, env: device.get(self._operand(frame, place, env))
+        )
+        results = self.executable.run(given, plan.sizes)
         wanted = [b for b in self.outside.results if b is not None]
         frame.begin(wanted, [device.put(r) for r in results], self.first)
 

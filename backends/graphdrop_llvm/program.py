@@ -26,12 +26,12 @@ from graphdrop.schedule import (
     Place,
     Step,
     closed,
+    cost,
     draws_bits,
     fetches_rows,
     lower,
-    moved,
     must_have_elements,
-    operations,
+    operands,
     schedule,
     title,
 )
@@ -78,14 +78,6 @@ class _Native:
     name: str
     entry: Callable[[Any, Any], None]
     step: Step | None
-
-
-@dataclass(frozen=True)
-class _Traffic:
-    """What the profiler is told of a kernel, whose values it cannot see."""
-
-    nbytes: int
-    operations: int
 
 
 @dataclass
@@ -215,8 +207,7 @@ class LlvmProgram:
                 part.entry(frame.address, plan.address)
                 seconds = time.perf_counter() - start
                 node, what = title(part.step)
-                amounts = (evaluate(of(part.step), plan.env) for of in (moved, operations))
-                seen(node, _Traffic(*amounts), seconds, what)
+                seen(node, cost(part.step, plan.env), seconds, what)
         wrong, frame.wrong[0] = frame.wrong[0], 0
         plan.frames.append(frame)
         if wrong:
@@ -236,14 +227,11 @@ class LlvmProgram:
         seen: Any,
     ) -> None:  # fmt: skip
         step = part.step
-        env, operands = dict(plan.env), {}
-        # scalars first: sizes of the others may be their values
-        for node, place in sorted(step.operands, key=lambda operand: operand[0].ndim):
-            operands[node] = self._operand(place, env, frame, plan, made, given)
-            if node.value_atom is not None:
-                env[node.value_atom] = int(operands[node])
+        inputs = operands(
+            step, plan.env, lambda place, env: self._operand(place, env, frame, plan, made, given)
+        )
         start = time.perf_counter()
-        results = part.executable.run([operands[n] for n, _ in step.operands], plan.sizes)
+        results = part.executable.run(inputs, plan.sizes)
         if seen is not None:
             seconds = time.perf_counter() - start
             what = f"outside: {step.node.op.name}"

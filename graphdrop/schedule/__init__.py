@@ -5,7 +5,7 @@ from .check import check, check_filled, check_layout, must_have_elements
 from .kinds import draws_bits, fetches_rows
 from .lower import lower
 from .memory import Layout, layout
-from .outside import closed
+from .outside import closed, operands
 from .program import (
     Buffer,
     Kernel,
@@ -17,6 +17,7 @@ from .program import (
     Rows,
     Step,
     contiguous,
+    cost,
     moved,
     operations,
     title,
@@ -25,6 +26,7 @@ from .program import (
 
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
-    "check", "check_filled", "check_layout", "closed", "contiguous", "draws_bits", "fetches_rows",
-    "layout", "lower", "moved", "must_have_elements", "operations", "schedule", "title", "touched",
+    "check", "check_filled", "check_layout", "closed", "contiguous", "cost", "draws_bits",
+    "fetches_rows", "layout", "lower", "moved", "must_have_elements", "operands", "operations",
+    "schedule", "title", "touched",
 ]  # fmt: skip

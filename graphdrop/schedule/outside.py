@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ..backend import Graph
 from ..graph import Node
 from ..op import get
 from ..substitute import map_sizes, slot, substitute
 from ..types import Atom, Size, TupleType, value_dim
-from .program import Outside
+from .program import Outside, Place
 
 
 def closed(step: Outside, atoms: tuple[Atom, ...]) -> Graph:
@@ -26,3 +29,18 @@ def closed(step: Outside, atoms: tuple[Atom, ...]) -> Graph:
             get.make((node,), {"index": i}) for i, b in enumerate(step.results) if b is not None
         )
     return Graph(tuple(slots[n] for n, _ in step.operands), outputs, atoms)
+
+
+def operands(
+    step: Outside, env: Mapping[Atom, int], fetch: Callable[[Place, dict[Atom, int]], Any]
+) -> list[Any]:
+    """The arrays of the step's operands in their order, each fetched for the sizes of a call.
+
+    Scalars come first: sizes of the others may be their values.
+    """
+    known, found = dict(env), {}
+    for node, place in sorted(step.operands, key=lambda operand: operand[0].ndim):
+        found[node] = fetch(place, known)
+        if node.value_atom is not None:
+            known[node.value_atom] = int(found[node])
+    return [found[node] for node, _ in step.operands]

@@ -6,14 +6,14 @@ says how a step is computed, only on which memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..graph import Node, format_origin
-from ..types import Atom, Shape, Size, num_elements
+from ..types import Atom, Shape, Size, evaluate, num_elements
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -246,6 +246,19 @@ def operations(step: Step) -> Size:
             each = each + operations(inner)
         return each * step.length
     return 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes, for profilers that do not see its values."""
+
+    nbytes: int
+    operations: int
+
+
+def cost(step: Step, env: Mapping[Atom, int]) -> Cost:
+    """What a step takes for the sizes of a call."""
+    return Cost(evaluate(moved(step), env), evaluate(operations(step), env))
 
 
 def title(step: Step) -> tuple[Node, str]:
