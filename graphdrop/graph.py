@@ -313,14 +313,19 @@ def current_origin() -> Origin:
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 
 
-@contextmanager
-def origin_scope(origin: Origin) -> Iterator[None]:
+class origin_scope:
     """Nodes built inside carry `origin`: a gradient or a rewrite names the user's line."""
-    token = _forced_origin.set(origin)
-    try:
-        yield
-    finally:
-        _forced_origin.reset(token)
+
+    __slots__ = ("origin", "token")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+
+    def __enter__(self) -> None:
+        self.token = _forced_origin.set(self.origin)
+
+    def __exit__(self, *error: object) -> None:
+        _forced_origin.reset(self.token)
 
 
 def format_origin(origin: Origin) -> str:

@@ -54,9 +54,10 @@ class Pattern(Operators):
     args    patterns and Python scalars; a final `...` stands for any further operands
     params  parameters that must be equal; a variable takes the parameter's value
     test    what else must hold: of a variable's node, or of "any" as an `OpTest`
+    repeats whether one variable is two operands
     """
 
-    __slots__ = ("args", "kind", "name", "op", "params", "test")
+    __slots__ = ("args", "kind", "name", "op", "params", "repeats", "test")
 
     def __init__(
         self,
@@ -73,6 +74,8 @@ class Pattern(Operators):
         self.args = args
         self.params = dict(params or {})
         self.test = test
+        names = [a.name for a in args if isinstance(a, Pattern) and a.op is None]
+        self.repeats = len(set(names)) < len(names)
 
     def __bool__(self) -> bool:
         raise TypeError(f"the pattern {self} has no truth value")

@@ -180,6 +180,7 @@ class _Index:
         self.rules = [(r, p) for r in rules for p in r.patterns]
         self.numbers = {_number_key(n) for _, p in self.rules for n in _numbers_in(p)}
         self.heads: dict[tuple[Any, ...], Head] = {}
+        self.of_op: dict[Op, list[tuple[Rule, Pattern]]] = {}
         self.known: dict[tuple[Any, ...], tuple[tuple[Rule, Pattern], ...]] = {}
 
     def head(self, node: Node) -> Head:
@@ -206,8 +207,16 @@ class _Index:
         key = (node.op, repeated, known)
         found = self.known.get(key)
         if found is None:
-            found = tuple((r, p) for r, p in self.rules if _may_fit(p, node.op, repeated, known))
+            rules = self._of_op(node.op)
+            found = tuple((r, p) for r, p in rules if _may_fit(p, node.op, repeated, known))
             self.known[key] = found
+        return found
+
+    def _of_op(self, op: Op) -> list[tuple[Rule, Pattern]]:
+        found = self.of_op.get(op)
+        if found is None:
+            found = [(r, p) for r, p in self.rules if p.kind == "any" or p.op is op]
+            self.of_op[op] = found
         return found
 
 
@@ -223,8 +232,7 @@ def _may_fit(pattern: Pattern, op: Op, repeated: bool, heads: tuple[Head, ...]) 
     if pattern.kind == "any":
         assert pattern.test is not None
         return pattern.test(op, heads)
-    names = [a.name for a in pattern.args if isinstance(a, Pattern) and a.op is None]
-    if pattern.op is not op or (len(set(names)) < len(names) and not repeated):
+    if pattern.repeats and not repeated:
         return False
     return all(_head_fits(a, h) for a, h in zip(pattern.args, heads, strict=False))
 

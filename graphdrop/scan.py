@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -103,8 +104,19 @@ def run_step(step: Step, init: Sequence[Node], sequences: Sequence[Node], walk: 
     return list(split(scan_op.make((*init, *sequences, *closed.captured), params)))
 
 
+# many rewrites look at one loop
+_opened: WeakKeyDictionary[Node, Step] = WeakKeyDictionary()
+
+
 def open_body(node: Node) -> Step:
-    """The step of a scan with fresh placeholders, captured values being the outer nodes again."""
+    """The step of a scan with placeholders of its own, captured values being the outer nodes."""
+    found = _opened.get(node)
+    if found is None:
+        found = _opened[node] = _open(node)
+    return found
+
+
+def _open(node: Node) -> Step:
     first = node.params["carries"] + node.params["sequences"]
     given = [*[None] * (1 + first), *node.inputs[first:]]
     slots, results = open_slots(node.params["body"], given)

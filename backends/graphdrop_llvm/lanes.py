@@ -10,21 +10,22 @@ import numpy as np
 
 from .flow import Lines
 
-KINDS = {
+_KINDS = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32",
     "uint32": "i32", "int64": "i64", "uint64": "i64", "float16": "half", "float32": "float",
     "float64": "double",
 }  # fmt: skip
+KINDS = {np.dtype(name): kind for name, kind in _KINDS.items()}  # NumPy takes long to say a name
 
 
 def scalar_type(dtype: np.dtype[Any]) -> str:
     """The type of one element in a register; a bool is i1."""
-    return KINDS[dtype.name]
+    return KINDS[dtype]
 
 
 def memory_type(dtype: np.dtype[Any]) -> str:
     """The type of one element in memory; a bool is a byte."""
-    return "i8" if dtype == np.bool_ else KINDS[dtype.name]
+    return "i8" if dtype.kind == "b" else KINDS[dtype]
 
 
 def literal(dtype: np.dtype[Any], value: Any) -> str:
