@@ -190,6 +190,7 @@ from .ops.shape import (
 )  # fmt: skip
 from .ops.softmax import log_softmax, softmax
 from .ops.sort import argsort, searchsorted, sort, top_k
+from .precision import mixed_precision
 from .printing import dprint
 from .random import RandomStream
 from .scan import map, reduce, scan

@@ -30,7 +30,7 @@ FLOORS: tuple[set[str], ...] = (
     {"scan", "cond"},
     {"commit", "rewrite", "nn", "optim", "replay"},
     {"profiling", "rules", "schedule"},
-    {"function"},
+    {"function", "precision"},
     {"printing", "serialize"},
     {"testing", "train", "viz"},
 )

@@ -29,7 +29,6 @@ from graphdrop.schedule import (
     cost,
     draws_bits,
     fetches_rows,
-    lower,
     must_have_elements,
     operands,
     schedule,
@@ -40,6 +39,7 @@ from graphdrop.types import Atom, TupleType, evaluate
 from . import blas, gemm, masks, products
 from .engine import assembly, compile_module
 from .entry import take_in_python
+from .lower import lower
 from .module import Module
 from .plans import Frame, Plan, constants_of
 from .reductions import PRINTED
@@ -65,7 +65,7 @@ def prints(node: Node) -> str | None:
     if node.op in (draws.dropout, draws.mask):
         return "loop" if draws_bits(node) else None
     if node.op in PRINTED and node.dtype.kind != "b":
-        return "reduce" if node.dtype != np.float16 else None
+        return "reduce"
     if fetches_rows(node):
         return "rows"
     return "product" if node.op is _matmul and products.supports(node) else None

@@ -9,6 +9,7 @@ which lives in shared values with names such as "Adam.m.W1".  Lists add up with 
 """
 
 from .constraints import clip_by_global_norm, constrain_norm, global_norm, max_norm, weight_decay
+from .loss_scale import loss_scaling
 from .optimizers import (
     adadelta,
     adagrad,
@@ -39,6 +40,7 @@ __all__ = [
     "cosine_decay",
     "exponential_decay",
     "global_norm",
+    "loss_scaling",
     "max_norm",
     "momentum",
     "nesterov",

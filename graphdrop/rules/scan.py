@@ -38,8 +38,7 @@ def optimize_scans(
     if not any(n.op is scan_op for n in toposort(outputs)):
         return outputs, trace
     outputs = _without_unused(outputs, trace)
-    best: set[Body] = set()
-    outputs = _until_settled(outputs, lambda node: _with_better_body(node, trace, optimize, best))
+    outputs = better_bodies(outputs, trace, optimize)
     outputs = keep_for_gradients(outputs, trace)
     fired = -1
     while fired != len(trace):
@@ -48,6 +47,12 @@ def optimize_scans(
             outputs = _until_settled(outputs, lambda node, c=change: c(node, trace))  # type: ignore[misc]
         outputs = merge_scans(_without_unused(outputs, trace), trace)
     return outputs, trace
+
+
+def better_bodies(outputs: list[Node], trace: Trace, optimize: Optimize) -> list[Node]:
+    """`outputs` with every scan's body rewritten by `optimize`."""
+    best: set[Body] = set()
+    return _until_settled(outputs, lambda node: _with_better_body(node, trace, optimize, best))
 
 
 def _without_unused(outputs: list[Node], trace: Trace) -> list[Node]:

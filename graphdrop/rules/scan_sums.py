@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..graph import Node, toposort
-from ..ops.elementwise import add
+from ..ops.elementwise import _cast, add, cast
 from ..ops.index import _scatter_add
 from ..ops.linalg import _matmul
 from ..ops.reduce import sum as sum_of
@@ -129,10 +129,11 @@ def _scattered(node: Node) -> Term | None:
 
 
 def _product(node: Node) -> Term | None:
-    """a' b of matrices, a' often being the transpose of the rows a."""
-    if node.ndim != 2:
+    """a' b of matrices, a' often being the transpose of the rows a; rounded or not."""
+    product = node.inputs[0] if node.op is _cast else node
+    if product.op is not _matmul or product.ndim != 2:
         return None
-    left, right = node.inputs
+    left, right = product.inputs
     flipped = left.op is transpose
     rows = (left.inputs[0] if flipped else left, right)
 
@@ -144,7 +145,7 @@ def _product(node: Node) -> Term | None:
             left = transpose(reshape(a, (many, a.shape[2])))
         else:
             left = reshape(transpose(a, (1, 0, 2)), (a.shape[1], many))
-        return total + _matmul.make((left, right))
+        return total + cast(_matmul.make((left, right)), node.dtype)
 
     return Term("product_after_loop", rows, put)
 
@@ -160,5 +161,6 @@ def _reduced(node: Node) -> Term | None:
 _TERMS: dict[object, Callable[[Node], Term | None]] = {
     _scatter_add: _scattered,
     _matmul: _product,
+    _cast: _product,
     sum_of: _reduced,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,13 +23,19 @@ from ..ops.softmax import log_softmax, softmax
 from ..substitute import rebuild
 from ..types import Shape, Size
 
+Rules: TypeAlias = "Mapping[Op, Callable[[Node], Node]]"
 
-def lower(outputs: Sequence[Node]) -> list[Node]:
-    """The same graph in operations that are printed: see the functions below."""
+
+def lower(outputs: Sequence[Node], rules: Rules | None = None) -> list[Node]:
+    """The same graph in operations that are printed: see the functions below.
+
+    rules  others than these
+    """
+    rules = RULES if rules is None else rules
     done: dict[Node, Node] = {}
     for node in toposort(outputs):
         new = rebuild(node, done, {})
-        rule = RULES.get(new.op)
+        rule = rules.get(new.op)
         if rule is not None and 0 not in _known_sizes(new):
             with origin_scope(node.origin):
                 new = rule(new)
@@ -120,7 +127,7 @@ def _cross_entropy_grad(node: Node) -> Node:
     return cast(slope, node.dtype)
 
 
-RULES: dict[Op, Callable[[Node], Node]] = {
+RULES: Rules = {
     draws.dropout: _mask_apart, softmax: _softmax, log_softmax: _log_softmax,
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
 }  # fmt: skip

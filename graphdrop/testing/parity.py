@@ -26,6 +26,7 @@ from ..op import as_node
 from ..ops import create, reduce
 from ..ops.elementwise import not_equal, relu, tanh
 from ..ops.leaf import Shared, ivector, matrix, shared, tensor3
+from ..precision import mixed_precision
 from ..random import RandomStream
 from ..scan import scan
 from ..serialize import load, save
@@ -200,8 +201,11 @@ def _data(shape: tuple[int, ...], seed: int = 0) -> Array:
 Trained = tuple[Callable[[], Any], list[Shared], RandomStream]
 
 
-def _network(backend: str) -> Trained:
-    """A step of a network of two layers with dropout, and momentum."""
+def _network(backend: str, half: bool = False) -> Trained:
+    """A step of a network of two layers with dropout, and momentum.
+
+    half  whether in mixed precision, with loss scaling
+    """
     x, y = matrix("x", shape=("batch", 20)), ivector("y", shape=("batch",))
     stream = RandomStream(SEED)
     w1, b1 = shared(_data((20, 33), 1) * 0.1, "w1"), shared(np.zeros(33, "f4"), "b1")
@@ -209,7 +213,14 @@ def _network(backend: str) -> Trained:
     h = dropout(relu(x @ w1 + b1), 0.5, stream, name="hidden")
     loss = nn.softmax_cross_entropy(h @ w2, y).mean()
     params = [w1, b1, w2]
-    updates = optim.sgd(loss, params, lr=0.1, momentum=0.9)
+
+    def optimizer(grads: Any) -> Any:
+        return optim.sgd(grads, params, lr=0.1, momentum=0.9)
+
+    if half:
+        updates = optim.loss_scaling(mixed_precision(loss), params, optimizer)
+    else:
+        updates = optimizer(loss)
     step = function([x, y], [loss, not_equal(h, 0)], updates=updates, backend=backend)
     return lambda: step(_data((17, 20), 3), np.arange(17, dtype="i4") % 5), params, stream
 
@@ -229,7 +240,11 @@ def _recurrent(backend: str) -> Trained:
     return lambda: step(_data((5, 3, 6), 6)), [u, w], stream
 
 
-MODELS: dict[str, Callable[[str], Trained]] = {"network": _network, "recurrent": _recurrent}
+MODELS: dict[str, Callable[[str], Trained]] = {
+    "network": _network,
+    "mixed precision": partial(_network, half=True),
+    "recurrent": _recurrent,
+}
 
 
 def trained(name: str, backends: Sequence[str], steps: int = 6) -> Row:
