@@ -10,7 +10,7 @@ ON_LLVM := $(patsubst %,tests/test_%.py,autodiff checkpoint cond dropout functio
 # and then as CUDA kernels that run on the CPU
 ON_CUDA := $(patsubst %,tests/test_%.py,dropout random scan checkpoint)
 
-.PHONY: demo test check examples cuda bench clean
+.PHONY: demo test check examples cuda bench bench-gpu clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python examples/digits_mlp.py
@@ -39,6 +39,9 @@ cuda: $(VENV)/installed-dev $(VENV)/installed-nvrtc
 # peers are measured where they are installed: .venv/bin/pip install torch jax
 bench: $(VENV)/installed-demo
 	$(BIN)/python benchmarks/bench.py
+
+bench-gpu: $(VENV)/installed-demo
+	$(BIN)/python benchmarks/bench.py --device gpu
 
 $(VENV)/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

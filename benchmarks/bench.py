@@ -2,6 +2,7 @@
 
     python benchmarks/bench.py                      # all workloads, whatever peers are installed
     python benchmarks/bench.py --workloads mlp,lstm --frameworks graphdrop,torch --seconds 2
+    python benchmarks/bench.py --device gpu         # on the cupy backend, data and results there
 
 Every framework has a process of its own, which builds a workload, takes the first step and waits.
 Then they are measured by turns (ABCABC...): the figure is the median of all steps of all rounds,
@@ -9,6 +10,8 @@ the ratio is to the fastest peer.  `first` is the time from building to the end 
 `memory` the peak beyond what importing took.  The floor is what graphdrop's own program would need
 at this machine's ceilings: its products at the rate of a large one, or the bytes of its kernels at
 the rate of a copy, whichever is longer.
+
+On a GPU some 20 ms of steps are timed together, from the first launch to the last result.
 
 `--check` runs three steps without dropout instead: all must report the same losses.
 """
@@ -29,21 +32,29 @@ from problems import WORKLOADS
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
-FRAMEWORKS = ("graphdrop", "numpy", "torch", "jax")
+FRAMEWORKS = ("graphdrop", "numpy", "torch", "torch_compile", "jax")
+PACKAGES = {"torch_compile": "torch"}  # of frameworks that are not called like them
+ON_CPU = ("graphdrop", "numpy", "torch", "jax")
+ON_GPU = ("graphdrop", "torch", "torch_compile", "jax")
+GPU_WORKLOADS = ("drop_bw", "softmax_ce", "mlp", "lstm", "lstm_var", "attention", "blobs")
 
 
 class Worker:
     """One framework on one workload, in a process of its own; see `worker.py`."""
 
-    def __init__(self, framework: str, workload: str, threads: int, rate: float | None) -> None:
+    def __init__(
+        self, framework: str, workload: str, arguments: argparse.Namespace, rate: float | None
+    ) -> None:
         self.framework = framework
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         chosen = "" if rate is None else str(rate)
+        backend = {"GRAPHDROP_BACKEND": "cupy"} if arguments.device == "gpu" else {}
         self._process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", framework, workload, chosen],
             env={
-                **os.environ, **dict.fromkeys(names, str(threads)),
+                **backend, **os.environ, **dict.fromkeys(names, str(arguments.threads)),
                 "GRAPHDROP_CACHE": "off",  # the first step is to be the first ever
+                "BENCH_DEVICE": arguments.device,
             },
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -77,7 +88,7 @@ def measured(workload: str, arguments: argparse.Namespace) -> list[dict[str, Any
     """One row for each framework that has the workload, the fastest first."""
     workers = []
     for framework in arguments.frameworks:
-        worker = Worker(framework, workload, arguments.threads, None)
+        worker = Worker(framework, workload, arguments, None)
         if worker.about.get("missing"):
             worker.close()
         else:
@@ -102,7 +113,7 @@ def checked(workload: str, arguments: argparse.Namespace) -> str:
     """The losses of three steps without dropout, which must agree."""
     losses: dict[str, list[float]] = {}
     for framework in arguments.frameworks:
-        worker = Worker(framework, workload, arguments.threads, 0.0)
+        worker = Worker(framework, workload, arguments, 0.0)
         if not worker.about.get("missing"):
             losses[framework] = worker.ask(steps=3)["values"]
         worker.close()
@@ -116,10 +127,10 @@ def checked(workload: str, arguments: argparse.Namespace) -> str:
 def text_of(rows: list[dict[str, Any]]) -> str:
     floor = next((r["floor"] for r in rows if "floor" in r), None)
     head = rows[0]["workload"] + (f"   floor {time_of(floor)}" if floor else "")
-    lines = [head, "              step      ratio     first      memory"]
+    lines = [head, "                 step      ratio     first      memory"]
     lines += [
-        f"  {r['framework']:10}{time_of(r['seconds']):>9}{r['ratio']:9.2f}{r['first']:9.2f} s"
-        f"{r['memory'] / 1e6:9.0f} MB"
+        f"  {r['framework']:13}{time_of(r['seconds']):>9}{r['ratio']:9.2f}{r['first']:9.2f} s"
+        + ("" if r["memory"] is None else f"{r['memory'] / 1e6:9.0f} MB")
         for r in rows
     ]
     return "\n".join(lines)
@@ -140,7 +151,9 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     frameworks = [f for f in FRAMEWORKS if any(r["framework"] == f for r in rows)]
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(workloads) + 1.2), layout="constrained")
     height = 0.8 / len(frameworks)
-    colours = dict(zip(FRAMEWORKS, ("#c03a2b", "#9aa5b1", "#5b8db8", "#8fbf8f"), strict=True))
+    colours = dict(
+        zip(FRAMEWORKS, ("#c03a2b", "#9aa5b1", "#5b8db8", "#34587a", "#8fbf8f"), strict=True)
+    )
     for k, framework in enumerate(frameworks):
         found = {r["workload"]: r["ratio"] for r in rows if r["framework"] == framework}
         places = [i + k * height - 0.4 for i, w in enumerate(workloads) if w in found]
@@ -160,20 +173,23 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--frameworks", default=",".join(FRAMEWORKS))
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--workloads", default="")
+    parser.add_argument("--frameworks", default="")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--check", action="store_true", help="that all compute the same")
     parser.add_argument("--out", type=Path, default=Path("out"))
     arguments = parser.parse_args()
-    wanted = arguments.frameworks.split(",")
-    arguments.frameworks = [f for f in wanted if find_spec(f) is not None]
+    usual = (GPU_WORKLOADS, ON_GPU) if arguments.device == "gpu" else (WORKLOADS, ON_CPU)
+    workloads = arguments.workloads.split(",") if arguments.workloads else usual[0]
+    wanted = arguments.frameworks.split(",") if arguments.frameworks else usual[1]
+    arguments.frameworks = [f for f in wanted if find_spec(PACKAGES.get(f, f)) is not None]
     for missing in set(wanted) - set(arguments.frameworks):
         print(f"{missing} is not installed and left out")
     rows: list[dict[str, Any]] = []
-    for workload in (progress := tqdm(arguments.workloads.split(","))):
+    for workload in (progress := tqdm(workloads)):
         progress.set_description(workload)
         if arguments.check:
             tqdm.write(checked(workload, arguments))
@@ -185,7 +201,8 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "bench.json").write_text(json.dumps(rows, indent=1))
         picture = arguments.out / "bench.png"
-        draw(rows, picture, f"{rows[0]['machine']}, {arguments.threads} threads, float32")
+        where = "" if arguments.device == "gpu" else f", {arguments.threads} threads"
+        draw(rows, picture, f"{rows[0]['machine']}{where}, float32")
         print(f"{picture} and {picture.with_suffix('.json')} are written")
 
 

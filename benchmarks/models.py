@@ -14,17 +14,22 @@ import numpy as np
 
 import graphdrop as gd
 from graphdrop import nn, optim
+from graphdrop.backend import get_backend
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Model:
-    """Shared weights, inputs for the data and a stream for one workload."""
+    """Shared weights, inputs for the data and a stream for one workload.
+
+    Data lie where the backend computes, and so do results: on a device, nothing is copied.
+    """
 
     def __init__(self, weights: Arrays, data: Arrays, seed: int, backend: str) -> None:
         self.w = {name: gd.shared(value, name) for name, value in weights.items()}
         self.d = {name: gd.tensor(name, a.dtype, a.shape) for name, a in data.items()}
-        self.arrays = data
+        self.arrays = {name: get_backend(backend).to_device(a) for name, a in data.items()}
+        self.data = data
         self.stream = gd.RandomStream(seed)
         self.backend = backend
 
@@ -41,7 +46,7 @@ class Model:
         """A function of the data, given the data."""
         f = gd.function(
             list(self.d.values()), outputs, updates=updates, backend=self.backend,
-            on_unused_input="ignore",
+            on_unused_input="ignore", results="device",
         )  # fmt: skip
         return Given(f, list(self.arrays.values()))
 
@@ -166,7 +171,7 @@ def chain(model: Model, c: Any) -> Callable[[], Any]:
 def deep(model: Model, c: Any) -> Callable[[], Any]:
     """A thousand small operations and their gradient."""
     x = h = model.d["x"]
-    for i, k in enumerate(model.arrays["c"].tolist()):
+    for i, k in enumerate(model.data["c"].tolist()):
         h = gd.tanh(h + k) if i % 2 == 0 else h * k
     loss = h.sum()
     return model.values(loss, gd.grad(loss, x))
@@ -181,7 +186,8 @@ def softmax_ce(model: Model, c: Any) -> Callable[[], Any]:
 def tiny(model: Model, c: Any) -> Callable[[], Any]:
     """One call of a small function with an argument."""
     x = gd.vector("x", shape=(c.n,))
-    f = gd.function([x], gd.tanh(model.w["w"] * x + model.w["b"]).sum(), backend=model.backend)
+    y = gd.tanh(model.w["w"] * x + model.w["b"]).sum()
+    f = gd.function([x], y, backend=model.backend, results="device")
     array = model.arrays["x"]
     return lambda: f(array)
 
@@ -191,7 +197,8 @@ def tiny_grad(model: Model, c: Any) -> Callable[[], Any]:
     x = gd.vector("x", shape=(c.n,))
     params = [model.w["w"], model.w["b"]]
     loss = gd.tanh(params[0] * x + params[1]).sum()
-    f, array = gd.function([x], gd.grad(loss, params), backend=model.backend), model.arrays["x"]
+    f = gd.function([x], gd.grad(loss, params), backend=model.backend, results="device")
+    array = model.arrays["x"]
     return lambda: f(array)
 
 

@@ -10,8 +10,14 @@ import models
 from problems import Problem
 
 from graphdrop.backend import get_backend
+from graphdrop.tree import flatten
 
-get_backend("auto")  # import its compiler now, as `import jax` does
+BACKEND = get_backend("auto")  # imports its compiler now, as `import jax` does
+
+
+def wait(result: Any) -> None:
+    """Until a step's result is there."""
+    BACKEND.to_host(flatten(result)[0][0])
 
 
 def _build(name: str, p: Problem) -> Callable[[], Any]:

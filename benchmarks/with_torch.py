@@ -1,4 +1,4 @@
-"""The workloads in PyTorch, eager."""
+"""The workloads in PyTorch, eager or (`with_torch_compile.py`) compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ import torch.nn.functional as F
 from problems import Problem
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_default_device(os.environ.get("BENCH_DEVICE", "cpu").replace("gpu", "cuda"))
 Step = Callable[[], Any]
+
+
+def prepared(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """What is done to a forward pass before it runs: here, nothing."""
+    return forward
+
+
+def wait(result: Any) -> None:
+    """Until a step's result is there."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def tensors(p: Problem) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -23,9 +35,11 @@ def tensors(p: Problem) -> tuple[dict[str, Any], dict[str, Any]]:
 def training(
     loss_of: Callable[[], Any], optimizer: Any, clip: tuple[Any, float] | None = None
 ) -> Step:
+    forward = prepared(loss_of)
+
     def step() -> Any:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of()
+        loss = forward()
         loss.backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(*clip)
@@ -70,6 +84,7 @@ def mc(p: Problem) -> Step:
     c = p.settings
 
     @torch.no_grad()
+    @prepared
     def step() -> Any:
         x = d["x"].expand(c.samples, -1, -1).reshape(-1, c.n_in)
         h = hidden(w, F.dropout(x, c.rate_in), c, 2)
@@ -170,10 +185,11 @@ def attention(p: Problem) -> Step:
 def gradient(p: Problem, loss_of: Callable[[Any, dict[str, Any]], Any]) -> Step:
     d = tensors(p)[1]
     x = d["x"].requires_grad_()
+    forward = prepared(loss_of)
 
     def step() -> Any:
         x.grad = None
-        loss = loss_of(x, d)
+        loss = forward(x, d)
         loss.backward()
         return loss.detach(), x.grad
 

@@ -9,8 +9,10 @@ steps for so long, {"steps": n} gives the losses of n steps.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from problems import problem
+
+ON_GPU = os.environ.get("BENCH_DEVICE") == "gpu"
 
 
 def peak() -> int:
@@ -34,16 +38,25 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def steps_for(step: Callable[[], Any], seconds: float) -> list[float]:
-    """Seconds of one step, several times; steps too short for the clock are timed together."""
-    start = time.perf_counter()
-    step()
-    together = max(1, int(2e-4 / max(time.perf_counter() - start, 1e-9)))
+def steps_for(
+    step: Callable[[], Any], seconds: float, wait: Callable[[Any], Any] | None = None
+) -> list[float]:
+    """Seconds of one step, several times; steps too short for the clock are timed together.
+
+    wait  for devices that compute while the host goes on: waits for a result
+    """
+    start, at_least = time.perf_counter(), 2e-4 if wait is None else 2e-2
+    result = step()
+    if wait is not None:
+        wait(result)
+    together = max(1, int(at_least / max(time.perf_counter() - start, 1e-9)))
     found: list[float] = []
     while time.perf_counter() - start < seconds or len(found) < 3:
         begin = time.perf_counter()
         for _ in range(together):
-            step()
+            result = step()
+        if wait is not None:
+            wait(result)
         found.append((time.perf_counter() - begin) / together)
     return found
 
@@ -52,11 +65,17 @@ def loss_of(result: Any) -> float:
     """The first of the results, or its length if it is no number."""
     while isinstance(result, (list, tuple)):
         result = result[0]
-    array = np.asarray(result.detach() if hasattr(result, "detach") else result, np.float64)
+    for fetch in ("detach", "cpu", "get"):  # PyTorch's arrays, and those of a device
+        result = getattr(result, fetch, lambda known=result: known)()
+    array = np.asarray(result, np.float64)
     return float(np.linalg.norm(array)) if array.ndim else float(array)
 
 
 def machine() -> str:
+    if ON_GPU:
+        asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        with suppress(OSError):
+            return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     try:
         with open("/proc/cpuinfo") as file:
             names = [x.split(":")[1].strip() for x in file if x.startswith("model name")]
@@ -92,7 +111,8 @@ def floor(compiled: Any) -> float:
 def main() -> None:
     framework, name, *rate = sys.argv[1:]
     p = problem(name, float(rate[0]) if rate and rate[0] else None)
-    models = import_module(f"with_{framework}").MODELS
+    module = import_module(f"with_{framework}")
+    models, wait = module.MODELS, module.wait if ON_GPU else None
     if name not in models:
         print(json.dumps({"missing": True}), flush=True)
         return
@@ -100,9 +120,9 @@ def main() -> None:
     before, start = peak(), time.perf_counter()
     step = models[name](p)
     values = [loss_of(step())]
-    about = {"first": time.perf_counter() - start, "machine": machine()}
+    about: dict[str, Any] = {"first": time.perf_counter() - start, "machine": machine()}
     step()
-    about["memory"] = peak() - before
+    about["memory"] = None if ON_GPU else peak() - before
     compiled = getattr(step, "function", None)
     if hasattr(getattr(compiled, "executable", None), "program"):
         about["floor"] = floor(compiled)
@@ -110,7 +130,7 @@ def main() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         if "seconds" in question:
-            answer: dict[str, Any] = {"seconds": steps_for(step, question["seconds"])}
+            answer: dict[str, Any] = {"seconds": steps_for(step, question["seconds"], wait)}
         else:
             values.append(loss_of(step()))  # after the second step, whose loss was not looked at
             answer = {"values": values}

@@ -26,10 +26,10 @@ from .errors import (
 )
 from .graph import Node, current_origin, format_origin, leaves, toposort
 from .op import as_node, called, constant
-from .ops.leaf import Shared, matrix, vector
+from .ops.leaf import Shared, shared
 from .ops.leaf import _input as input_op
 from .ops.random import random_key
-from .profiling import Ceilings, Profile, Took
+from .profiling import DEVICE, HOST, Ceilings, Profile, Took
 from .replay import find_draws, regenerate_mask, stream_flags
 from .rewrite import Trace
 from .rules import optimize as rewrite
@@ -308,9 +308,10 @@ class Function:
 @cache
 def ceilings(backend: str, threads: int) -> Ceilings:
     """What this machine can do, measured once for each backend and number of threads."""
-    x, v = matrix("x"), vector("v")
-    product, copy = function([x], x @ x, backend=backend), function([v], v * 2, backend=backend)
-    return Ceilings.measured(product, copy)
+    long, wide = HOST if get_backend(backend).is_host else DEVICE
+    x, v = shared(np.ones((wide, wide), np.float32)), shared(np.ones(long, np.float32))
+    copy, product = (function([], y, backend=backend).profile for y in (v * 2, x @ x))
+    return Ceilings.measured(long, copy, wide, product)
 
 
 def _raise_on_nan(node: Node, value: Any, seconds: float, what: str = "") -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from .graph import Node, format_origin
 
-LONG = 1 << 23  # numbers of an array that no cache holds
-WIDE = 768  # rows and columns of a product that the caches hold
+# numbers of an array that no cache holds, rows and columns of a product that keeps all busy
+HOST, DEVICE = (1 << 23, 768), (1 << 27, 8192)
 SECONDS = 0.3  # for each measurement
 HEADINGS = ("microseconds", "share", "GB/s", "GFLOP/s", "of max", " operation")
 
@@ -72,25 +69,22 @@ class Ceilings:
     rate: float
 
     @classmethod
-    def measured(cls, product: Callable[[Any], Any], copy: Callable[[Any], Any]) -> Ceilings:
-        """product  x -> x @ x
-        copy     v -> another array of its length
-        """
-        square, long = np.ones((WIDE, WIDE), np.float32), np.ones(LONG, np.float32)
-        seconds = _quickest(lambda: copy(long)), _quickest(lambda: product(square))
-        return cls(2 * long.nbytes / seconds[0], 2 * WIDE**3 / seconds[1])
+    def measured(
+        cls, long: int, copy: Callable[[], Profile], wide: int, product: Callable[[], Profile]
+    ) -> Ceilings:
+        """What profiled calls that copy `long` numbers and multiply `wide` rows come to."""
+        return cls(8 * long / _quickest(copy), 2 * wide**3 / _quickest(product))
 
     def __str__(self) -> str:
         rate = f"{self.rate / 1e9:.0f} GFLOP/s multiplied"
         return f"{self.bandwidth / 1e9:.1f} GB/s copied and {rate}"
 
 
-def _quickest(call: Callable[[], Any]) -> float:
-    call()
+def _quickest(profiled: Callable[[], Profile]) -> float:
+    """Seconds of the quickest call's steps: no array on its way to or from a device."""
+    profiled()
     found: list[float] = []
     end = time.perf_counter() + SECONDS
     while not found or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - start)
+        found.append(profiled().seconds)
     return min(found)

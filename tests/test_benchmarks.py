@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from . import cudashim
 
 HARNESS = Path(__file__).parents[1] / "benchmarks"
 
@@ -34,6 +37,23 @@ def test_a_table_a_file_and_a_chart(tmp_path: Path) -> None:
 def test_frameworks_compute_the_same() -> None:
     text = run("--check", "--workloads", "tiny_grad,deep,mlp", "--frameworks", "graphdrop,numpy")
     assert text.count("graphdrop, numpy agree") == 3
+
+
+@cudashim.needs_compiler
+def test_a_worker_on_a_device() -> None:
+    """Data and results stay there; what is timed ends with a result on the host."""
+    environment = {**os.environ, "BENCH_DEVICE": "gpu", "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.cudashim", HARNESS / "worker.py", "graphdrop", "tiny_grad"],
+        input='{"seconds": 0.05}\n{"steps": 1}\n', capture_output=True, text=True, check=False,
+        env=environment, cwd=HARNESS.parent,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    about, timed, values = map(json.loads, found.stdout.splitlines())
+    assert about["first"] > 0
+    assert about["memory"] is None  # the host's says nothing
+    assert min(timed["seconds"]) > 0
+    assert values["values"][0] == values["values"][1]
 
 
 def test_graphdrop_has_every_workload() -> None:
