@@ -13,14 +13,18 @@ from graphdrop.schedule import Buffer
 
 from .scalars import MEMORY, VALUES, literal, stored
 
-HOW = {reduce.sum: "Sum", reduce.max: "Max", reduce.row_max: "Max", reduce.min: "Min"}
+HOW = {
+    reduce.sum: "Sum", reduce.prod: "Product", reduce.max: "Max", reduce.row_max: "Max",
+    reduce.min: "Min",
+}  # fmt: skip
+NEUTRAL = {reduce.sum: 0, reduce.prod: 1}
 
 
 def accumulator(node: Node) -> np.dtype[Any]:
-    """What a reduction is computed in: sums of floats are added up in float64, and threads hand on
+    """What a reduction is computed in: sums and products of floats in float64, and threads hand on
     no less than 32 bits.
     """
-    if node.op is reduce.sum and node.dtype.kind == "f":
+    if node.op in NEUTRAL and node.dtype.kind == "f":
         return np.dtype(np.float64)
     if node.dtype == np.float16:
         return np.dtype(np.float32)
@@ -30,8 +34,8 @@ def accumulator(node: Node) -> np.dtype[Any]:
 def identity(node: Node) -> str:
     """What changes nothing in a reduction."""
     dtype = accumulator(node)
-    if node.op is reduce.sum:
-        return literal(dtype, 0)
+    if node.op in NEUTRAL:
+        return literal(dtype, NEUTRAL[node.op])
     largest = HOW[node.op] == "Max"
     if dtype.kind == "f":
         return literal(dtype, -np.inf if largest else np.inf)

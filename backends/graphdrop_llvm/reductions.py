@@ -13,20 +13,22 @@ from graphdrop.ops import reduce
 from .lanes import Lanes, literal, scalar_type
 
 LARGEST = (reduce.max, reduce.row_max)
-PRINTED = (reduce.sum, reduce.min, *LARGEST)
+ARITHMETIC = {reduce.sum: "add", reduce.prod: "mul"}
+NEUTRAL = {reduce.sum: 0, reduce.prod: 1}
+PRINTED = (*ARITHMETIC, reduce.min, *LARGEST)
 
 
 def wide(node: Node) -> np.dtype[Any]:
-    """What the lanes of a reduction hold: sums of float32 are added up in float64."""
-    if node.op is reduce.sum and node.dtype == np.float32:
+    """What the lanes of a reduction hold: sums and products of float32 are made in float64."""
+    if node.op in ARITHMETIC and node.dtype == np.float32:
         return np.dtype(np.float64)
     return node.dtype
 
 
 def identity(node: Node) -> float:
     """What changes nothing in a reduction."""
-    if node.op is reduce.sum:
-        return 0
+    if node.op in NEUTRAL:
+        return NEUTRAL[node.op]
     info = np.finfo if node.dtype.kind == "f" else np.iinfo
     if node.op in LARGEST:
         return -np.inf if node.dtype.kind == "f" else info(node.dtype).min
@@ -36,8 +38,8 @@ def identity(node: Node) -> float:
 def combine(b: Lanes, node: Node, dtype: np.dtype[Any], x: str, y: str) -> str:
     """Two results of a reduction as one."""
     kind = scalar_type(dtype)
-    if node.op is reduce.sum:
-        return b.binary("fadd" if dtype.kind == "f" else "add", kind, x, y)
+    if node.op in ARITHMETIC:
+        return b.binary(("f" if dtype.kind == "f" else "") + ARITHMETIC[node.op], kind, x, y)
     name = "max" if node.op in LARGEST else "min"
     if dtype.kind == "f":
         return b.intrinsic(f"{name}imum", kind, x, y)
@@ -50,14 +52,15 @@ def horizontal(one: Lanes, node: Node, dtype: np.dtype[Any], width: int, total: 
     short = {"float": "f32", "double": "f64", "half": "f16"}.get(kind, kind)
     whole = f"<{width} x {kind}>"
     floats = node.dtype.kind == "f"
-    if node.op is reduce.sum:
+    if node.op in ARITHMETIC:
+        word = ARITHMETIC[node.op]
         if not floats:
-            return one.call(f"llvm.vector.reduce.add.v{width}{short}", kind, (whole, total))
-        zero = literal(dtype, -0.0)
-        name = f"llvm.vector.reduce.fadd.v{width}{short}"
+            return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))
+        start = literal(dtype, NEUTRAL[node.op] or -0.0)
+        name = f"llvm.vector.reduce.f{word}.v{width}{short}"
         one.needs[f"declare {kind} @{name}({kind}, {whole})"] = None
         # in any order: the lanes are sums of every 16th element already
-        return one.emit(f"call reassoc {kind} @{name}({kind} {zero}, {whole} {total})")
+        return one.emit(f"call reassoc {kind} @{name}({kind} {start}, {whole} {total})")
     name = "max" if node.op in LARGEST else "min"
     word = f"f{name}imum" if floats else ("s" if node.dtype.kind == "i" else "u") + name
     return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))

@@ -10,6 +10,7 @@ from ..backend import Graph
 from ..graph import Node, toposort
 from ..op import constant_value, get
 from ..ops.index import _gather, _scatter_add, _set_subtensor
+from ..ops.join import concatenate
 from ..ops.linalg import _matmul
 from ..ops.losses import checked_labels
 from ..ops.reduce import kept_shape
@@ -153,7 +154,7 @@ class _Builder:
         found: dict[Node, int] = {}
         for i, node in enumerate(self.graph.outputs):
             loop = node.op is get and node.inputs[0].op is scan_op
-            step = node.op in (_matmul, _set_subtensor, _gather, _scatter_add)
+            step = node.op in (_matmul, _set_subtensor, concatenate, _gather, _scatter_add)
             if self.kinds[node] in (LOOP, REDUCE) or step or loop:
                 found.setdefault(node, i)
         return found
@@ -177,6 +178,8 @@ class _Builder:
             self._copy(first)
         elif first.op is _set_subtensor and not _has_values(first):
             self._put(first, wanted)
+        elif first.op is concatenate and not _has_values(first):
+            self._join(first, wanted)
         elif first.op is scan_op and (loop := self._loop(first, needed, wanted)) is not None:
             self.steps.append(loop)
         elif self.prints(first) == "product" and not _has_values(first):
@@ -232,6 +235,17 @@ class _Builder:
             self.kept.add(node)
         part = part_of(self.places[node], node.params["index"], value.shape)
         self.steps.append(Kernel(value.shape, (), {value: self._place(value)}, {value: part}, {}))
+
+    def _join(self, node: Node, wanted: dict[Node, int]) -> None:
+        """Arrays one behind the other, each copied to its part of the result."""
+        axis, result = node.params["axis"], self._result(node, wanted)
+        offset: Size = 0
+        for value in node.inputs:
+            start = result.offset + offset * result.strides[axis]
+            part = Place(result.buffer, value.shape, result.strides, start)
+            step = Kernel(value.shape, (), {value: self._place(value)}, {value: part}, {})
+            self.steps.append(step)
+            offset = offset + value.shape[axis]
 
     def _rows(self, node: Node, wanted: dict[Node, int]) -> None:
         """Rows that are fetched, added to in a copy, or only looked for."""

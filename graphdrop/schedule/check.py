@@ -14,6 +14,7 @@ from ..graph import Node
 from ..op import explain
 from ..ops import reduce
 from ..ops.index import _scatter_add, _set_subtensor
+from ..ops.join import concatenate
 from ..types import Atom, evaluate, num_elements
 from .memory import Layout, lifetimes
 from .program import Buffer, Kernel, Loop, Place, Product, Program, Rows, Step, touched
@@ -33,7 +34,7 @@ def check(program: Program) -> None:
             raise ScheduleError(f"step {number} reads and writes {both}")
         for buffer in written & ready:
             # an array may be changed in parts once it is there
-            if buffer.node.op not in (_set_subtensor, _scatter_add):
+            if buffer.node.op not in (_set_subtensor, concatenate, _scatter_add):
                 raise ScheduleError(f"step {number} writes to {buffer!r}, which is in use")
         ready |= written
         _check_values(number, step)

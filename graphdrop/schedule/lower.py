@@ -11,14 +11,27 @@ from ..graph import Node, origin_scope, toposort
 from ..op import Op, constant
 from ..ops import random as draws
 from ..ops.create import iota
-from ..ops.elementwise import cast, div, equal, exp, log, maximum, where
+from ..ops.elementwise import (
+    cast,
+    div,
+    equal,
+    exp,
+    isfinite,
+    isnan,
+    log,
+    logical_not,
+    logical_or,
+    maximum,
+    not_equal,
+    where,
+)
 from ..ops.losses import (
     checked_labels,
     softmax_cross_entropy,
     softmax_cross_entropy_grad,
 )
-from ..ops.reduce import row_max, sum
-from ..ops.shape import broadcast_to, expand_dims
+from ..ops.reduce import all, any, argmax, argmin, logsumexp, max, min, row_max, sum
+from ..ops.shape import broadcast_to, expand_dims, reshape
 from ..ops.softmax import log_softmax, softmax
 from ..substitute import rebuild
 from ..types import Shape, Size
@@ -127,7 +140,48 @@ def _cross_entropy_grad(node: Node) -> Node:
     return cast(slope, node.dtype)
 
 
+def _any(node: Node) -> Node:
+    """Bools are counted: threads hand on numbers."""
+    return not_equal(sum(cast(cast(node.inputs[0], bool), np.int64), **node.params), 0)
+
+
+def _all(node: Node) -> Node:
+    false = logical_not(cast(node.inputs[0], bool))
+    return equal(sum(cast(false, np.int64), **node.params), 0)
+
+
+def _extreme(node: Node) -> Node:
+    """The largest or smallest of bools, as numbers."""
+    if node.dtype != np.bool_:
+        return node
+    return cast(node.op(cast(node.inputs[0], np.uint8), **node.params), np.bool_)
+
+
+def _position(node: Node) -> Node:
+    """The first position at which the extreme is, or a NaN."""
+    x, axis = node.inputs[0], node.params["axis"]
+    if axis is None:
+        x, axis = reshape(x, (-1,)), 0
+    x = cast(x, np.uint8) if x.dtype == np.bool_ else x
+    extreme = (max if node.op is argmax else min)(x, axis=axis, keepdims=True)
+    hit = equal(x, extreme)
+    hit = logical_or(hit, isnan(x)) if x.dtype.kind == "f" else hit
+    size = x.shape[axis]
+    order = reshape(iota.make((), {"size": size}), (size, *[1] * (x.ndim - axis - 1)))
+    return reshape(min(where(hit, order, size), axis=axis), node.shape)
+
+
+def _logsumexp(node: Node) -> Node:
+    x, axis = _wide(node.inputs[0]), node.params["axis"]
+    largest = row_max(x, axis=axis, keepdims=True)
+    shift = where(isfinite(largest), largest, 0)
+    total = log(sum(exp(x - shift), axis=axis, keepdims=True)) + shift
+    return cast(reshape(total, node.shape), node.dtype)
+
+
 RULES: Rules = {
     draws.dropout: _mask_apart, softmax: _softmax, log_softmax: _log_softmax,
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
+    any: _any, all: _all, max: _extreme, min: _extreme, argmax: _position, argmin: _position,
+    logsumexp: _logsumexp,
 }  # fmt: skip
