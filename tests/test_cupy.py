@@ -99,6 +99,31 @@ class TestDraws:
                                for o in (options[-1].partition("=")[2],)}  # fmt: skip
 
 
+class TestNumbers:
+    """Draws other than masks; the table and `--backend shim tests/test_random.py` have values."""
+
+    def test_they_are_drawn_on_the_device_and_replayed(self) -> None:
+        x, s = gd.matrix("x", shape=("n", 5)), gd.RandomStream(7)
+        shape = x.shape
+        y = x + s.normal(shape) * s.uniform(shape, 2.0, 3.0) + s.randint(shape, -3, 9)
+        y = gd.where(s.bernoulli(shape, 0.3), y, gd.dropout(y, 0.5, s))
+        f, before = gd.function([x], y, backend=SHIM), fake_cupy.Graph.launches
+        oracle = gd.function([x], y, backend="numpy")
+        for call in range(8):
+            found = f(data(70, 5))
+            with s.at(call):
+                np.testing.assert_allclose(found, oracle(data(70, 5)), rtol=1e-6, atol=1e-6)
+        assert "outside" not in f.executable.listing("program")
+        assert fake_cupy.Graph.launches - before >= 4
+
+    def test_what_can_be_wrong_at_the_call_is_left_to_the_oracle(self) -> None:
+        p, s = gd.vector("p"), gd.RandomStream(7)
+        f = gd.function([p], s.bernoulli(p.shape, p), backend=SHIM)
+        assert f(np.array([0, 1], "f4")).tolist() == [False, True]
+        with pytest.raises(gd.GraphdropError, match="between 0 and 1"):
+            f(np.array([0, 1.5], "f4"))
+
+
 class TestReductions:
     @pytest.mark.parametrize(
         ("shape", "axis"),

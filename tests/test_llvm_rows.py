@@ -51,6 +51,36 @@ def test_rows_are_added_in_order(dtype: str) -> None:
         np.testing.assert_array_equal(found[1], found[0])
 
 
+AXES = [
+    lambda x, i: x[:, i], lambda x, i: x[i, :, i], lambda x, i: x[:, :, i], lambda x, i: x[i, i],
+    lambda x, i: x[1:, None, i, ::-1], lambda x, i: gd.take(x, i),
+    lambda x, i: gd.take(x, i, axis=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", AXES)
+def test_elements_along_any_axes(part: Any) -> None:
+    """Fetched, replaced and added to, by a gradient too."""
+    x, i = gd.tensor("x", "float32", (4, None, 4)), gd.tensor("i", "int64", (None, None))
+    y = part(x, i)
+    outputs = [y, gd.grad((y * y).sum(), x)]
+    f, oracle = (gd.function([x, i], outputs, backend=b) for b in ("llvm", "numpy"))
+    assert "outside: gather" not in f.executable.listing("program")
+    rng = np.random.default_rng(5)
+    for n, shape in ((4, (2, 3)), (5, (0, 1)), (6, (1, 7))):
+        a, at = rng.normal(size=(4, n, 4)).astype("f4"), rng.integers(-4, 4, shape)
+        for found, right in zip(f(a, at), oracle(a, at), strict=True):
+            np.testing.assert_allclose(found, right, rtol=1e-6)
+    with pytest.raises(OutOfRangeError, match="out of bounds"):
+        f(a, np.array([[0, 999]]))
+
+
+def test_gradients_of_parts_are_native() -> None:
+    x, i = gd.matrix("x"), gd.lmatrix("i")
+    g = gd.grad((gd.take_along_axis(x, i, 1) ** 2).sum() + x[:, i].sum(), x)
+    assert is_native(gd.function([x, i], g, backend="llvm"))
+
+
 @pytest.mark.parametrize("wrong", [[7], [-8, 0], [0, 1, 99]])
 def test_a_position_that_is_none(wrong: list[int]) -> None:
     """The oracle's error, and nothing lost: neither the shared value nor the call's number."""

@@ -145,6 +145,27 @@ GD double gd_scale(long long threshold) {
   return threshold < 65536 ? 65536.0 / double(65536 - threshold) : 0.0;
 }
 
+// The lane of one element: a quarter of a block, or an eighth.
+GD u64 gd_lane64(const u64 *key, u64 site, u64 step, u64 example, u64 element) {
+  const Block words = gd_philox(key[0], site, key[1], step, example, element / 4);
+  const u64 low = element & 1 ? words.w[1] : words.w[0];
+  const u64 high = element & 1 ? words.w[3] : words.w[2];
+  return element & 2 ? high : low;
+}
+GD u32 gd_lane32(const u64 *key, u64 site, u64 step, u64 example, u64 element) {
+  return u32(gd_lane64(key, site, step, example, element / 2) >> (element % 2 * 32));
+}
+// A standard normal number of 64 bits (Box and Muller 1958).
+GD double gd_normal(u64 lane) {
+  const double radius = sqrt(-2.0 * log((double(lane >> 32) + 0.5) * 0x1p-32));
+  return radius * cos(6.283185307179586 * (double(lane & 0xffffffffull) * 0x1p-32));
+}
+// An integer from low to last; the span is 0 where it is all of 2**64.
+GD u64 gd_integer(u64 low, u64 last, u64 lane) {
+  const u64 span = last - low + 1;
+  return low + (span == 0 ? lane : __umul64hi(lane, span));
+}
+
 // ---- how threads combine what they have
 struct Sum { template <class T> GD T of(T a, T b) { return a + b; } };
 struct Max { template <class T> GD T of(T a, T b) { return gd_max(a, b); } };

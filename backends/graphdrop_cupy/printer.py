@@ -20,13 +20,13 @@ import numpy as np
 from graphdrop.graph import Node
 from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
-from graphdrop.ops import create
-from graphdrop.ops import random as draws
+from graphdrop.ops import create, random
 from graphdrop.replay import operand
 from graphdrop.schedule import Buffer, Kernel, Place, contiguous
 from graphdrop.schedule.walk import Stage, collapse, stages_of
 from graphdrop.types import Size, num_elements
 
+from . import draws
 from .reductions import HOW, Join, accumulator, identity, join
 from .scalars import MEMORY, VALUES, expression, literal, stored
 
@@ -67,6 +67,7 @@ class Printer:
         self.kernel = kernel
         drawing = [n for n in kernel.nodes if "key" in n.op.operand_names]
         self.keys = {operand(n, "key") for n in drawing}
+        self.numbers = [n for n in drawing if draws.prints(n)]
         counts = any(n.op is create.iota for n in kernel.nodes)
         places = [*kernel.reads.items(), *kernel.writes.items(), *kernel.reduced.items()]
         # the position in C order is walked along too, where somebody asks for it
@@ -78,8 +79,8 @@ class Printer:
         self.strides = {n: s for (n, _), s in walks[reads:]}
         self.over = [self._is_reduced(a) for a in range(len(self.axes))]
         self.kind = self._kind()
-        self.drawing = drawing
-        self.together = bool(drawing) and self._in_order()
+        self.drawing = [n for n in drawing if n not in self.numbers]  # of masks
+        self.together = bool(self.drawing) and self._in_order()
         self.chunked = bool(kernel.reduced) and not kernel.rows
         self.buffers: list[Buffer] = []
         self.sizes: list[Size] = []
@@ -208,7 +209,7 @@ class Printer:
             elif self._is_uniform(node):
                 self._load(node, {})
         for node in self.kernel.nodes:
-            if node.op is draws.dropout and node.params["scaled"]:
+            if node.op is random.dropout and node.params["scaled"]:
                 self._scale(node)
 
     def _is_uniform(self, node: Node) -> bool:
@@ -262,9 +263,11 @@ class Printer:
             self._let(node, "(long long)flat")
         elif node.op is size_op:
             self._let(node, self.size(node.params["size"]))
-        elif node.op is draws.mask:
+        elif node in self.numbers:
+            self._let(node, draws.number(node, self.names))
+        elif node.op is random.mask:
             self._let(node, self._keep(node))
-        elif node.op is draws.dropout:
+        elif node.op is random.dropout:
             x = self.names[node.inputs[0]]
             if node.params["scaled"]:
                 x = f"{x} * scale{self._draw(node)}"
@@ -275,7 +278,7 @@ class Printer:
 
     def _body(self, stage: Stage, at: dict[int, str]) -> None:
         """One element: what a stage reads, computes, writes and adds."""
-        asks = any(n.op is create.iota for n in stage.nodes)
+        asks = any(n.op is create.iota or n in self.numbers for n in stage.nodes)
         asks = asks or (not self.together and any(n in self.drawing for n in stage.nodes))
         if asks:
             self.do(f"const INDEX flat = {self._sum(0, self.flat, at)};")

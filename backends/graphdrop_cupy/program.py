@@ -32,7 +32,7 @@ from graphdrop.schedule import (
 )
 from graphdrop.types import TupleType
 
-from . import scalars
+from . import draws, scalars
 from .device import Device
 from .launches import launches_of
 from .plans import Plan, all_steps
@@ -47,7 +47,9 @@ def prints(node: Node) -> str | None:
     """What the backend makes of a node; see `schedule`."""
     if isinstance(node.type, TupleType):
         return None
-    if scalars.prints(node) or node.op in (create.iota, size_op) or draws_bits(node):
+    if scalars.prints(node) or node.op in (create.iota, size_op):
+        return "loop"
+    if draws_bits(node) or draws.prints(node):
         return "loop"
     if node.op in HOW and node.dtype.kind != "b":
         return "reduce"

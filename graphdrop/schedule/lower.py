@@ -25,6 +25,7 @@ from ..ops.elementwise import (
     not_equal,
     where,
 )
+from ..ops.index import _gather
 from ..ops.losses import (
     checked_labels,
     softmax_cross_entropy,
@@ -35,6 +36,7 @@ from ..ops.shape import broadcast_to, expand_dims, reshape
 from ..ops.softmax import log_softmax, softmax
 from ..substitute import rebuild
 from ..types import Shape, Size
+from .fetch import rows_fetched
 
 Rules: TypeAlias = "Mapping[Op, Callable[[Node], Node]]"
 
@@ -183,5 +185,5 @@ RULES: Rules = {
     draws.dropout: _mask_apart, softmax: _softmax, log_softmax: _log_softmax,
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
     any: _any, all: _all, max: _extreme, min: _extreme, argmax: _position, argmin: _position,
-    logsumexp: _logsumexp,
+    logsumexp: _logsumexp, _gather: rows_fetched,
 }  # fmt: skip
