@@ -124,6 +124,19 @@ class TestNumbers:
             f(np.array([0, 1.5], "f4"))
 
 
+class TestRows:
+    @pytest.mark.parametrize("width", [1, 32, 37])
+    @pytest.mark.parametrize("rows", [1, 7, 500])
+    def test_many_are_added_in_their_order(self, rows: int, width: int) -> None:
+        """More positions than a block has threads, most of them several times."""
+        x, v, i = gd.matrix("x"), gd.matrix("v"), gd.vector("i", dtype="int64")
+        y = gd.scatter_add(x, i, v)
+        f, oracle = (gd.function([x, v, i], y, backend=b) for b in (SHIM, "numpy"))
+        at = np.random.default_rng(0).integers(-rows, rows, 700)
+        given = (data(rows, width), data(700, width), at)
+        np.testing.assert_array_equal(f(*given), oracle(*given))
+
+
 class TestReductions:
     @pytest.mark.parametrize(
         ("shape", "axis"),

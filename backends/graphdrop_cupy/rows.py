@@ -8,8 +8,9 @@ from __future__ import annotations
 from graphdrop.ops.index import _gather
 from graphdrop.ops.losses import checked_labels
 from graphdrop.schedule import Buffer, Rows
-from graphdrop.types import Size, num_elements
+from graphdrop.types import Size, floordiv, num_elements
 
+from .geometry import THREADS
 from .printer import Printed
 from .scalars import MEMORY
 
@@ -35,29 +36,46 @@ CHECK = """extern "C" __global__ void @(const {ids} *__restrict__ ids, long long
   }}
 }}"""
 
-# A block for every position: the first of those that are equal adds all their rows, in their order.
+# Blocks share the columns and, by the remainder of their numbers, the rows that are added to.  Each
+# takes the positions in their order, as many at a time as it has threads: those of one row are
+# linked, and added by whoever has the first.
 ADD = """extern "C" __global__ void @(const {ids} *__restrict__ ids, {kind} *array,
     const {kind} *__restrict__ rows, long long *wrong, {sizes}) {{
-  __shared__ int earlier;
-  for (INDEX i = blockIdx.x; i < count; i += gridDim.x) {{
-    const long long at = gd_position(ids[ids0 + i], (long long)limit);
-    if (threadIdx.x == 0) earlier = 0;
-    __syncthreads();
-    for (INDEX k = threadIdx.x; k < i; k += blockDim.x)
-      if (gd_position(ids[ids0 + k], (long long)limit) == at) earlier = 1;
-    __syncthreads();
-    if (at < 0) *wrong = 1;
-    else if (!earlier)
-      for (INDEX j = threadIdx.x; j < width; j += blockDim.x) {{
-        {kind} sum = array[array0 + (INDEX)at * apart + j];
-        for (INDEX k = i; k < count; k++)
-          if (gd_position(ids[ids0 + k], (long long)limit) == at)
-            sum = {add};
-        array[array0 + (INDEX)at * apart + j] = sum;
+  __shared__ long long at[{threads}];
+  __shared__ int next[{threads}], begins[{threads}];
+  const int t = threadIdx.x;
+  const INDEX tiles = (width + {columns} - 1) / {columns};
+  for (INDEX u = blockIdx.x; u < tiles * {groups}; u += gridDim.x) {{
+    const INDEX tile = u % tiles * {columns}, group = u / tiles;
+    const int columns = min(width - tile, (INDEX){columns});
+    for (INDEX start = 0; start < count; start += {threads}) {{
+      long long mine = -1;
+      if (start + t < count) {{
+        mine = gd_position(ids[ids0 + start + t], (long long)limit);
+        if (mine < 0) *wrong = 1;
+        else if (mine % {groups} != group) mine = -1;
       }}
-    __syncthreads();
+      __syncthreads();
+      at[t] = mine;
+      next[t] = -1;
+      __syncthreads();
+      int before = mine < 0 ? -1 : t - 1;
+      while (before >= 0 && at[before] != mine) before--;
+      begins[t] = mine >= 0 && before < 0;
+      if (before >= 0) next[before] = t;
+      __syncthreads();
+      for (int k = t; k < {threads} * columns; k += {threads}) {{
+        const int first = k / columns;
+        if (!begins[first]) continue;
+        const INDEX j = tile + k % columns, place = array0 + (INDEX)at[first] * apart + j;
+        {kind} sum = array[place];
+        for (int q = first; q >= 0; q = next[q]) sum = {add};
+        array[place] = sum;
+      }}
+    }}
   }}
 }}"""
+COLUMNS, GROUPS = 32, 64
 
 
 def print_rows(step: Rows) -> Printed:
@@ -80,7 +98,10 @@ def print_rows(step: Rows) -> Printed:
     if step.node.op is _gather:
         text = FETCH.format(ids=ids, kind=kind, sizes=SIZES)
         return Printed(text, buffers, sizes, "elements", count * width, 1, False)
-    new = "rows[rows0 + k * width + j]"
+    new = "rows[rows0 + (start + q) * width + j]"
     add = f"sum + {new}" if kind in ("float", "double") else f"gd_add(sum, {new})"
-    text = ADD.format(ids=ids, kind=kind, add=add, sizes=SIZES)
-    return Printed(text, buffers, sizes, "blocks", count, 1, False)
+    text = ADD.format(
+        ids=ids, kind=kind, add=add, sizes=SIZES, threads=THREADS, columns=COLUMNS, groups=GROUPS
+    )
+    blocks = floordiv(width + (COLUMNS - 1), COLUMNS) * GROUPS
+    return Printed(text, buffers, sizes, "blocks", blocks, 1, False)
