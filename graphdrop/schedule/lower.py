@@ -25,7 +25,7 @@ from ..ops.elementwise import (
     not_equal,
     where,
 )
-from ..ops.index import _gather
+from ..ops.index import _gather, _scatter_add
 from ..ops.losses import (
     checked_labels,
     softmax_cross_entropy,
@@ -36,7 +36,8 @@ from ..ops.shape import broadcast_to, expand_dims, reshape
 from ..ops.softmax import log_softmax, softmax
 from ..substitute import rebuild
 from ..types import Shape, Size
-from .fetch import rows_fetched
+from . import windows
+from .fetch import rows_added, rows_fetched
 
 Rules: TypeAlias = "Mapping[Op, Callable[[Node], Node]]"
 
@@ -186,4 +187,5 @@ RULES: Rules = {
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
     any: _any, all: _all, max: _extreme, min: _extreme, argmax: _position, argmin: _position,
     logsumexp: _logsumexp, _gather: rows_fetched,
+    _scatter_add: rows_added, **windows.RULES,
 }  # fmt: skip
