@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # what is tested on the oracle first, and then on the backend that users get by default
-ON_LLVM := $(patsubst %,tests/test_%.py,autodiff checkpoint cond dropout function mc_dropout memory nn optim \
+ON_LLVM := $(patsubst %,tests/test_%.py,autodiff checkpoint cond dropout function index mc_dropout memory nn optim \
   promises published_failures random recurrent scan scan_rewrites scan_unrolled sparse sparse_scan train)
 
 # and then as CUDA kernels that run on the CPU

@@ -222,8 +222,20 @@ class TestRunTimeErrors:
         x = gd.vector("x")
         f = gd.function([x], x[x.shape[0] - 3])
         assert f(f32(3)) == 1
-        with pytest.raises(OutOfRangeError, match="below 0"):
+        with pytest.raises(OutOfRangeError, match=r"below 0|position -1 is outside"):
             f(f32(2))  # position -1 would be the last element
+
+    @pytest.mark.parametrize("backend", ["numpy", "llvm"])
+    def test_a_position_that_is_somewhere_else_in_memory(self, backend: str) -> None:
+        """Column 4 of rows of 3 would be in the next row; in a loop of no steps nobody asks."""
+        x = gd.matrix("x")
+        parts = [x[0:2, 4], x[0:2, 4].set(0.0), gd.scan(lambda h, r: (h + r[4], None), x, 0.0)[0]]
+        for part in parts:
+            f = gd.function([x], part, backend=backend)
+            f(f32(3, 5))
+            with pytest.raises(OutOfRangeError, match=r"(?s)4.*built at"):
+                f(f32(3, 3))
+        f(f32(0, 3))
 
     def test_an_error_in_observed_runs(self) -> None:
         x, i = gd.vector("x"), gd.lscalar("i")

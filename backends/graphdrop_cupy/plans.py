@@ -21,7 +21,7 @@ from graphdrop.schedule import (
     Product,
     Program,
     Step,
-    check_filled,
+    check_conditions,
     check_layout,
     layout,
 )
@@ -49,7 +49,7 @@ class Plan:
     def __init__(self, program: CupyProgram, sizes: tuple[int, ...]) -> None:
         self.program, self.sizes = program, sizes
         self.env: dict[Atom, int] = dict(zip(program.graph.atoms, sizes, strict=True))
-        check_filled(program.filled, self.env)
+        check_conditions(program.conditions, self.env)
         self.layout = layout(program.program, self.env)
         check_layout(program.program, self.layout, self.env)
         self.index = self._index(program.program)

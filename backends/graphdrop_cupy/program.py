@@ -24,10 +24,10 @@ from graphdrop.schedule import (
     Rows,
     Step,
     closed,
+    conditions,
     draws_bits,
     fetches_rows,
     lower,
-    must_have_elements,
     schedule,
 )
 from graphdrop.types import TupleType
@@ -90,7 +90,7 @@ class CupyProgram:
         self.outside: dict[Step, Executable] = {}
         self._print(self.program)
         self.text = self.texts.text()
-        self.filled = list(must_have_elements(self.program))
+        self.conditions = list(conditions(self.program))
         self.looks = any(isinstance(s, Rows) for s in all_steps(self.program))
         self._modules: dict[str, Callable[[str], Any]] = {}
         self._constants: dict[Node, Any] = {}

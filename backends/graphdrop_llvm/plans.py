@@ -13,7 +13,7 @@ from graphdrop.schedule import (
     Layout,
     Product,
     Program,
-    check_filled,
+    check_conditions,
     check_layout,
     layout,
     moved,
@@ -75,7 +75,7 @@ class Plan:
     def __init__(self, program: LlvmProgram, sizes: tuple[int, ...]) -> None:
         self.program, self.sizes = program, sizes
         self.env = dict(zip(program.graph.atoms, sizes, strict=True))
-        check_filled(program.filled, self.env)
+        check_conditions(program.conditions, self.env)
         known = [evaluate(s, self.env) for s in program.module.sizes]
         self.table = np.array(known or [0], np.int64)
         self.address = self.table.ctypes.data

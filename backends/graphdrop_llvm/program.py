@@ -26,10 +26,10 @@ from graphdrop.schedule import (
     Place,
     Step,
     closed,
+    conditions,
     cost,
     draws_bits,
     fetches_rows,
-    must_have_elements,
     operands,
     schedule,
     title,
@@ -111,7 +111,7 @@ class LlvmProgram:
         self.parts = [self._part(part, printed.steps) for part in printed.parts]
         self._observed: LlvmProgram | None = None
         self.constants = constants_of(self.program)
-        self.filled = list(must_have_elements(self.program))
+        self.conditions = list(conditions(self.program))
         self._plans = Recent(partial(Plan, self), PLANS_KEPT)
 
     def listing(self, what: str) -> str:

@@ -1,7 +1,8 @@
 """Graph -> Program: fusion, views, buffers.  Backends print Programs; the core prints no code."""
 
 from .build import schedule
-from .check import check, check_filled, check_layout, must_have_elements
+from .check import check, check_layout
+from .conditions import check_conditions, conditions
 from .kinds import draws_bits, fetches_rows
 from .lower import lower
 from .memory import Layout, layout
@@ -26,7 +27,7 @@ from .program import (
 
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
-    "check", "check_filled", "check_layout", "closed", "contiguous", "cost", "draws_bits",
-    "fetches_rows", "layout", "lower", "moved", "must_have_elements", "operands", "operations",
-    "schedule", "title", "touched",
+    "check", "check_conditions", "check_layout", "closed", "conditions", "contiguous", "cost",
+    "draws_bits", "fetches_rows", "layout", "lower", "moved", "operands", "operations", "schedule",
+    "title", "touched",
 ]  # fmt: skip

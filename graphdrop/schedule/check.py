@@ -6,16 +6,14 @@ A violation is a mistake of graphdrop's, so the message is for its developers.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 
-from ..errors import ScheduleError, ShapeError
+from ..errors import ScheduleError
 from ..graph import Node
-from ..op import explain
-from ..ops import reduce
 from ..ops.index import _scatter_add, _set_subtensor
 from ..ops.join import concatenate
-from ..types import Atom, evaluate, num_elements
+from ..types import Atom, evaluate
 from .memory import Layout, lifetimes
 from .program import Buffer, Kernel, Loop, Place, Product, Program, Rows, Step, touched
 
@@ -88,7 +86,8 @@ def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> N
         for buffer in ends.get(number, ()):
             live.remove(spans[buffer])
     for loop, inner in zip(program.loops, memory.loops, strict=True):
-        check_layout(loop.body, inner, env)
+        if evaluate(loop.length, env) > 0:  # else nothing in it is reached
+            check_layout(loop.body, inner, env)
 
 
 _Span = tuple[int, int, int]  # the first byte, the one after the last, and the buffer's number
@@ -124,27 +123,3 @@ def _check_inside(number: int, place: Place, env: Mapping[Atom, int]) -> None:
     size = evaluate(place.buffer.elements, env)
     if low < 0 or high >= size:
         raise ScheduleError(f"step {number} reaches {low} to {high} of {size} in {place.buffer!r}")
-
-
-def must_have_elements(program: Program) -> Iterator[tuple[Node, Kernel]]:
-    """The largest and smallest elements that somebody reads: there must be some."""
-    read = {b for step in program.steps for b, writes in touched(step) if not writes}
-    read.update(program.outputs)
-    for step in program.steps:
-        if isinstance(step, Loop):
-            yield from must_have_elements(step.body)
-        elif isinstance(step, Kernel):
-            yield from (
-                (node, step)
-                for node, place in step.reduced.items()
-                if node.op in (reduce.max, reduce.min) and place.buffer in read
-            )
-
-
-def check_filled(filled: list[tuple[Node, Kernel]], env: Mapping[Atom, int]) -> None:
-    """Whether what `must_have_elements` found has some, for the sizes of a call."""
-    for node, kernel in filled:
-        elements = evaluate(num_elements(kernel.domain), env)
-        if elements == 0 and evaluate(num_elements(node.shape), env) != 0:
-            error = ShapeError("no elements along the axes, and nothing has no largest or smallest")
-            raise explain(node.op.name, error, node.inputs, node.origin)
