@@ -20,16 +20,15 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name.replace(
 @each_case
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "plain"])
 def test_values(case: Case, optimize: bool) -> None:
-    for dtype in case.dtypes:
-        runner.check_values(case, dtype, optimize=optimize)
+    runner.check_values(case, *case.dtypes, optimize=optimize)
 
 
 @each_case
 def test_values_with_unknown_sizes(case: Case) -> None:
     if not case.symbolic:
         pytest.skip("needs known sizes")
-    for dtype in {case.dtypes[0], case.dtypes[-1]}:  # sizes and dtypes do not meet
-        runner.check_values(case, dtype, symbolic=True)
+    ends = dict.fromkeys((case.dtypes[0], case.dtypes[-1]))  # sizes and dtypes do not meet
+    runner.check_values(case, *ends, symbolic=True)
 
 
 DIFFERENTIABLE = [c for c in CASES if c.wrt != () and "float64" in c.dtypes]

@@ -9,6 +9,7 @@ import importlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,37 +68,51 @@ def inputs_for(arrays: Sequence[Array], symbolic: bool = False, first: int = 0) 
 
 def check_values(
     case: Case,
-    dtype: Any,
-    *,
+    *dtypes: Any,
     backend: str = "numpy",
     optimize: bool = True,
     symbolic: bool = False,
     ulp: float | None = None,
+    few: int | None = None,
 ) -> None:
-    """Value, dtype and shape on every sample; operands untouched; results new, and repeatable."""
+    """Value, dtype and shape on every sample; operands untouched; results new, and repeatable.
+
+    few  so many samples of each dtype will do, but for the first dtype and float32
+
+    All are computed by one function: to compile takes longer than to run.
+    """
     if ulp is None:
         ulp = case.ulp if backend == "numpy" or case.others is None else case.others
-    for arrays in samples(case, dtype):
-        nodes = inputs_for(arrays, symbolic)
+    inputs: list[Node] = []
+    given: list[list[Array]] = []
+    built: list[list[Node]] = []
+    for dtype in dtypes:
+        all_of_it = few is None or dtype in (dtypes[0], "float32")
+        which = case if all_of_it else replace(case, samples=case.samples[:few])
+        for arrays in samples(which, dtype):
+            nodes = inputs_for(arrays, symbolic, len(inputs))
+            inputs += nodes
+            given.append(arrays)
+            built.append([as_node(n) for n in flatten(case.build(*nodes))[0]])
+    compiled = function(
+        inputs, built, backend=backend, optimize=optimize, on_unused_input="ignore"
+    )  # fmt: skip
+    operands = [a for arrays in given for a in arrays]
+    before = [a.tobytes() for a in operands]
+    found = compiled(*operands)
+    assert [a.tobytes() for a in operands] == before, f"{case.name} changed its operands"
+    again = compiled(*operands)
+    for arrays, nodes, results, repeated in zip(given, built, found, again, strict=True):
         what = f"{case.name} of {', '.join(f'{a.dtype}{list(a.shape)}' for a in arrays)}"
-        if symbolic:
-            what += " with unknown sizes"
-        built = [as_node(n) for n in flatten(case.build(*nodes))[0]]
-        compiled = function(
-            nodes, built, backend=backend, optimize=optimize, on_unused_input="ignore"
-        )
-        before = [a.tobytes() for a in arrays]
-        results = compiled(*arrays)
+        what += " with unknown sizes" if symbolic else ""
         with np.errstate(all="ignore"):
             expected = flatten(case.reference(*arrays))[0]
-        assert [a.tobytes() for a in arrays] == before, f"{what} changed its operands"
         assert len(results) == len(expected), f"{what} gave {len(results)} results"
-        for node, result, right in zip(built, results, expected, strict=True):
+        for node, result, right in zip(nodes, results, expected, strict=True):
             compare(what, result, np.asarray(right), ulp, case.each)
             assert node.dtype == result.dtype, f"{what} is declared {node!r}"
             assert not any(np.shares_memory(result, a) for a in arrays), f"{what} is no copy"
-        again = compiled(*arrays)
-        for first, second in zip(results, again, strict=True):
+        for first, second in zip(results, repeated, strict=True):
             assert first.tobytes() == second.tobytes(), f"{what} differs when called again"
             assert not np.shares_memory(first, second), f"{what} hands out one array twice"
 
