@@ -79,7 +79,8 @@ def test_pooling(
     how = {"kernel": kernel, "stride": stride, "padding": padding}
     largest, mean = gd.max_pool2d(x, **how, dilation=dilation), None
     array = of(*x.shape).round(1)  # some are equal
-    outputs = [largest, gd.grad(weighted(largest), x)]
+    # the square of -infinity has no slope
+    outputs = [largest, gd.grad(weighted(gd.maximum(largest, -9)), x)]
     if nan:
         array[1, 2, size[0] // 2, 0] = np.nan
         array[0, 0] = -np.inf
@@ -89,6 +90,17 @@ def test_pooling(
         slope = gd.grad(weighted(mean), x)
         outputs += [mean, slope, gd.grad(weighted(slope), x)]
     assert "outside" not in agree([x], outputs, [array], backend)
+
+
+@pytest.mark.parametrize("backend", ["numpy", *BACKENDS])
+def test_an_image_between_the_elements_of_a_window(backend: str) -> None:
+    """Nothing is the largest of padding alone, and nothing gets its gradient."""
+    x = gd.tensor("x", "float64", (2, 1, 1, 3))
+    y = gd.max_pool2d(x, (2, 1), 1, padding=(1, 0), dilation=(2, 1))
+    f = gd.function([x], [y, gd.grad(y.sum(), x)], backend=backend)
+    largest, slope = f(of(2, 1, 1, 3))
+    assert (largest == -np.inf).all()
+    assert (slope == 0).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -17,7 +17,7 @@ from ..op import as_node, composed, constant, op
 from ..types import Size, TensorType, num_elements, unify
 from .conv import Padding, Pair, as_padding, pair, window_count
 from .create import iota, zeros
-from .elementwise import cast
+from .elementwise import cast, greater_equal, maximum, where
 from .gather import scatter_add
 from .shape import broadcast_to, reshape
 
@@ -71,7 +71,10 @@ def max_pool2d(
 def max_pool2d_position(
     x: TensorType, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
 ) -> TensorType:
-    """Where `max_pool2d` finds its results: row * width + column in the image, int64."""
+    """Where `max_pool2d` finds its results: row * width + column in the image, int64.
+
+    -1 where a window has nothing but padding, between its elements the image.
+    """
     return _pooled(x, kernel, stride, padding, dilation).with_dtype(np.int64)
 
 
@@ -87,7 +90,11 @@ def _(
 def _(g: Node, y: Node, x: Node, **params: Any) -> Sequence[Node | None]:
     images, area = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
     first = reshape(iota.make((), {"size": images}), (*x.shape[:2], 1, 1)) * area
-    places = reshape(first + max_pool2d_position.make((x,), params), (num_elements(g.shape),))
+    position = max_pool2d_position.make((x,), params)
+    if params["padding"] != ((0, 0), (0, 0)) and params["dilation"] != (1, 1):
+        g = where(greater_equal(position, 0), g, 0)  # an image may be between a window's elements
+        position = maximum(position, 0)
+    places = reshape(first + position, (num_elements(g.shape),))
     flat = scatter_add(zeros((images * area,), g.dtype), places, reshape(g, places.shape))
     return (reshape(flat, x.shape),)
 

@@ -187,17 +187,15 @@ def _sum_pool2d_grad(node: Node) -> Node:
 
 @_known_pool
 def _max_pool2d_position(node: Node) -> Node:
-    """The first element that is the largest, or a NaN: the last one asked."""
-    x, params = node.inputs[0], node.params
+    """The first element that is the largest, or a NaN: the last one asked; else -1."""
+    x, whole = node.inputs[0], node.params["padding"] == NONE
     slices = _pool(node, _lowest(x.dtype))
     largest = reduce(maximum, slices)
-    found: Node | None = None
+    found = constant(np.int64(-1))
     for part, position, inside in reversed(list(zip(slices, *_positions(node), strict=True))):
         hit = equal(part, largest)
         hit = logical_or(hit, isnan(part)) if x.dtype.kind == "f" else hit
-        hit = hit if params["padding"] == NONE else hit & inside
-        found = position if found is None else where(hit, position, found)
-    assert found is not None
+        found = where(hit if whole else hit & inside, position, found)
     return broadcast_to(found, node.shape)
 
 

@@ -106,11 +106,12 @@ def max_pool2d_position(
     found = windows(padded(x, padding), kernel, stride, dilation)
     inside = windows(padded(np.ones_like(x[:1, :1], bool), padding), kernel, stride, dilation)
     hit = ((found == y[..., None, None]) | (found != found)) & inside  # x != x where NaN
-    first = hit.reshape(*y.shape, kernel[0] * kernel[1]).argmax(axis=-1)
+    hit = hit.reshape(*y.shape, kernel[0] * kernel[1])
+    first = hit.argmax(axis=-1)
     i, j = np.divmod(first, kernel[1])
     rows = np.arange(y.shape[2])[:, None] * stride[0] - padding[0][0] + i * dilation[0]
     cols = np.arange(y.shape[3]) * stride[1] - padding[1][0] + j * dilation[1]
-    position: Array = rows * x.shape[3] + cols
+    position: Array = np.where(hit.any(axis=-1), rows * x.shape[3] + cols, -1)
     return position
 
 
