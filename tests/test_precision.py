@@ -50,8 +50,10 @@ class TestPolicy:
         f = gd.function([x, w], gd.mixed_precision(x @ w), backend=backend)
         for n, k, m in [(0, 3, 2), (3, 0, 2), (1, 1, 1), (5, 7, 0), (3, 17, 33)]:
             a, b = of((2, n, k)), of((2, k, m), 1)
+            expected = (a.astype(HALF).astype("f8") @ b.astype(HALF).astype("f8")).astype(HALF)
             got = f(a, np.asfortranarray(b))
-            np.testing.assert_allclose(got, a @ b, atol=0.05)
+            assert got.shape == expected.shape
+            np.testing.assert_allclose(got, expected.astype("f4"), rtol=2**-10, atol=1e-6)
 
     def test_structure_dtype_and_shape_stay(self) -> None:
         x = gd.matrix("x", shape=("n", 4))
@@ -210,12 +212,19 @@ class TestLossScaling:
         [
             ({"initial": 0.5}, "between 1 and"), ({"initial": np.nan}, "between 1 and"),
             ({"growth": 0.5}, "growth"), ({"backoff": 0}, "backoff"), ({"backoff": 2}, "backoff"),
+            ({"initial": "8"}, "between 1 and"), ({"growth": None}, "growth"),
             ({"interval": 0}, "interval"), ({"interval": 2.5}, "interval"),
         ],
     )  # fmt: skip
     def test_mistakes(self, options: dict[str, Any], match: str) -> None:
         with pytest.raises(ArgumentError, match=match):
             trained("numpy", "scaled", 0, **options)
+
+    def test_updates_in_the_place_of_an_optimizer(self) -> None:
+        w = gd.shared(np.ones(3, "f4"), "w")
+        updates: Any = optim.sgd(w.sum(), [w], 0.1)
+        with pytest.raises(ArgumentError, match="lambda grads"):
+            optim.loss_scaling(w.sum(), [w], updates)
 
     def test_a_loss_is_a_scalar_and_parameters_are_shared_floats(self) -> None:
         w = gd.shared(np.ones(3, "f4"), "w")

@@ -46,6 +46,11 @@ def loss_scaling(
     """
     params, loss = _check_params(params), as_node(loss)
     _check_factors(initial, growth, backoff, interval)
+    if not callable(optimizer):
+        raise ArgumentError(
+            f"the optimizer is a function from gradients to updates, such as "
+            f"`lambda grads: optim.adam(grads, params)`, got {type(optimizer).__name__}"
+        )
     if loss.ndim:
         raise ShapeError(f"a loss is a scalar, got {loss!r}; take its mean or sum")
     scale = shared(np.float32(initial), "LossScale.scale")
@@ -69,11 +74,16 @@ def loss_scaling(
 
 
 def _check_factors(initial: Any, growth: Any, backoff: Any, interval: Any) -> None:
-    if not LEAST <= initial <= MOST:
+    if not (_is_number(initial) and LEAST <= initial <= MOST):
         raise ArgumentError(f"the initial scale is between 1 and 2**24, got {initial!r}")
-    if not growth >= 1 or not 0 < backoff <= 1:
+    both = _is_number(growth) and _is_number(backoff)
+    if not (both and growth >= 1 and 0 < backoff <= 1):
         raise ArgumentError(
             f"growth is at least 1 and backoff between 0 and 1, got {growth!r} and {backoff!r}"
         )
     if isinstance(interval, bool) or not isinstance(interval, (int, np.integer)) or interval < 1:
         raise ArgumentError(f"interval is a number of steps, at least 1, got {interval!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating))
