@@ -38,7 +38,7 @@ class Printed:
     text     but for its name, which is @
     buffers  the arguments: addresses of these first
     sizes    then the values of these
-    kind     "elements", "rows" or "columns"
+    kind     "elements", "rows" or "columns", or "blocks" that share their work by themselves
     outs     how many results there are, of elements how many in all
     length   how many elements are reduced to one
     draws    whether a warp takes 512 elements at once
@@ -54,10 +54,6 @@ class Printed:
     length: Size
     draws: bool
     joins: list[Join] = field(default_factory=list)
-
-    @property
-    def chunked(self) -> bool:
-        return bool(self.joins)
 
 
 class Printer:
