@@ -23,6 +23,7 @@ from graphdrop.schedule import (
     Program,
     check,
     check_layout,
+    in_place,
     layout,
     schedule,
 )
@@ -119,6 +120,40 @@ class TestMemory:
         assert len(scratch) > 10
         assert found.size < 5 * 64 * 8
 
+    def test_a_kernel_writes_over_what_it_reads_for_the_last_time(self) -> None:
+        program = program_of([gd.tanh(x @ y.T) @ y])
+        product, kernel, _ = program.steps
+        assert isinstance(product, Product)
+        assert isinstance(kernel, Kernel)
+        (written,) = kernel.writes.values()
+        assert in_place(program) == {written.buffer: product.out.buffer}
+        sizes = env(program)
+        found = layout(program, sizes)
+        check_layout(program, found, sizes)
+        assert found.size == 320  # 6 x 6 numbers of 8 bytes, once
+
+    def test_a_walk_after_the_write_still_reads_what_was_there(self) -> None:
+        h = x @ y.T
+        squashed = gd.tanh(h)
+        weighed = h * squashed.sum(axis=1, keepdims=True)
+        program = program_of([squashed @ y, weighed @ y])
+        assert [type(s) for s in program.steps] == [Product, Kernel, Product, Product]
+        over = {new.node: old.node for new, old in in_place(program).items()}
+        assert over == {weighed: h}
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            lambda h: gd.tanh(h) @ y + h @ y,  # read by a later step
+            lambda h: (h + h.T) @ y,  # elements are read after others were written
+            lambda h: (h[0] * gd.exp(y.T @ y)) @ y.T,  # one row for all
+            lambda h: gd.greater(h, 0).astype("float64") @ y,  # of another type
+        ],
+    )
+    def test_nothing_is_written_over_what_is_needed_still(self, made: Any) -> None:
+        h = x @ y.T
+        assert h not in {old.node for old in in_place(program_of([made(h)])).values()}
+
     @pytest.mark.parametrize("size", [0, 1, 17])
     def test_every_size_has_a_layout(self, size: int) -> None:
         program = program_of([gd.tanh(x) @ y.T, (x * y).sum(axis=1)])
@@ -137,6 +172,15 @@ class TestInjectedFaults:
 
     def test_a_buffer_freed_early(self) -> None:
         program = program_of([gd.tanh(gd.exp(x) @ y.T) @ gd.exp(y), gd.exp(x) + 1])
+        sizes = env(program)
+        right = layout(program, sizes)
+        check_layout(program, right, sizes)
+        wrong = Layout(dict.fromkeys(right.offsets, 0), right.own, right.loops)
+        with pytest.raises(ScheduleError, match="share memory"):
+            check_layout(program, wrong, sizes)
+
+    def test_a_buffer_written_over_one_that_is_read_in_another_order(self) -> None:
+        program = program_of([gd.tanh((x @ y.T).T) @ y])
         sizes = env(program)
         right = layout(program, sizes)
         check_layout(program, right, sizes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphdrop.graph import Node
-from graphdrop.schedule import Kernel
+from graphdrop.schedule import Buffer, Kernel, replaces
 
 
 def launches_of(kernel: Kernel) -> list[Kernel]:
@@ -29,6 +29,13 @@ def launches_of(kernel: Kernel) -> list[Kernel]:
         part = replace(kernel, reads={**kernel.reads, **spread, **found[0].writes}, rows={})
         found.append(_part(part, nodes, []))
     return found
+
+
+def replaces_before(kernel: Kernel, new: Buffer, old: Buffer) -> bool:
+    """Whether a kernel can write one buffer over another: no later launch reads that."""
+    later = launches_of(kernel)[1:]
+    read = {p.buffer for launch in later for p in launch.reads.values()}
+    return old not in read and replaces(kernel, new, old)
 
 
 def _part(kernel: Kernel, reduced: list[Node], writes: list[Node]) -> Kernel:

@@ -12,6 +12,7 @@ which leaves a part of every result for a second kernel to join in order.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
 from graphdrop.ops import create, random
 from graphdrop.replay import operand
-from graphdrop.schedule import Buffer, Kernel, Place, contiguous
+from graphdrop.schedule import Buffer, Kernel, Place, contiguous, replaces
 from graphdrop.schedule.walk import Stage, collapse, stages_of
 from graphdrop.types import Size, num_elements
 
@@ -135,10 +136,12 @@ class Printer:
         )
         joins = [join(n, p.buffer) for n, p in self.kernel.reduced.items() if self.chunked]
         written = {p.buffer for p in (*self.kernel.writes.values(), *self.kernel.reduced.values())}
+        one_place = self._one_place()
         given = []
         for i, b in enumerate(self.buffers):
             const = "" if b in written else "const "
-            given.append(f"{const}{MEMORY[b.dtype.name]} *__restrict__ b{i}")
+            alone = "" if b in one_place else "__restrict__ "
+            given.append(f"{const}{MEMORY[b.dtype.name]} *{alone}b{i}")
         if self.chunked:
             kinds = [VALUES[accumulator(n).name] for n in self.kernel.reduced]
             given += [f"{kind} *__restrict__ p{i}" for i, kind in enumerate(kinds)]
@@ -149,6 +152,13 @@ class Printer:
         return Printed(
             text, self.buffers, self.sizes, self.kind, outs, length, self.together, joins
         )
+
+    def _one_place(self) -> set[Buffer]:
+        """Buffers that may lie in one place: what is written over what is read."""
+        reads = {p.buffer for p in self.kernel.reads.values() if p.buffer.role == "scratch"}
+        writes = {p.buffer for p in self.kernel.writes.values() if p.buffer.role == "scratch"}
+        pairs = itertools.product(writes, reads)
+        return {b for pair in pairs if replaces(self.kernel, *pair) for b in pair}
 
     # ---- positions
     def _indices(self, position: str, over: bool) -> dict[int, str]:

@@ -5,7 +5,7 @@ from .check import check, check_layout
 from .conditions import check_conditions, conditions
 from .kinds import draws_bits, fetches_rows
 from .lower import lower
-from .memory import Layout, layout
+from .memory import Layout, in_place, layout, replaces
 from .outside import closed, operands
 from .program import (
     Buffer,
@@ -28,6 +28,6 @@ from .program import (
 __all__ = [
     "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
     "check", "check_conditions", "check_layout", "closed", "conditions", "contiguous", "cost",
-    "draws_bits", "fetches_rows", "layout", "lower", "moved", "operands", "operations", "schedule",
-    "title", "touched",
+    "draws_bits", "fetches_rows", "in_place", "layout", "lower", "moved", "operands", "operations",
+    "replaces", "schedule", "title", "touched",
 ]  # fmt: skip

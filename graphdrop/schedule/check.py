@@ -14,7 +14,7 @@ from ..graph import Node
 from ..ops.index import _scatter_add, _set_subtensor
 from ..ops.join import concatenate
 from ..types import Atom, evaluate
-from .memory import Layout, lifetimes
+from .memory import Layout, lifetimes, replaces
 from .program import Buffer, Kernel, Loop, Place, Product, Program, Rows, Step, touched
 
 
@@ -76,15 +76,17 @@ def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> N
             at = bisect.bisect(live, span)
             for other in live[max(at - 1, 0) : at + 1]:
                 if span[0] < other[1] and other[0] < span[1]:
-                    other_buffer = next(b for b in spans if b.number == other[2])
-                    raise ScheduleError(
-                        f"{buffer!r} and {other_buffer!r} share memory at step {number}"
-                    )
-            live.insert(at, span)
+                    old = next(b for b in spans if b.number == other[2])
+                    last = old in ends.get(number, ()) and span[:2] == other[:2]
+                    if not (last and isinstance(step, Kernel) and replaces(step, buffer, old)):
+                        raise ScheduleError(f"{buffer!r} and {old!r} share memory at step {number}")
+                    live.remove(other)
+            bisect.insort(live, span)
         for place in _places(step):
             _check_inside(number, place, env)
         for buffer in ends.get(number, ()):
-            live.remove(spans[buffer])
+            if spans[buffer] in live:  # unless another one has its place
+                live.remove(spans[buffer])
     for loop, inner in zip(program.loops, memory.loops, strict=True):
         if evaluate(loop.length, env) > 0:  # else nothing in it is reached
             check_layout(loop.body, inner, env)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..types import Atom, evaluate
-from .program import Buffer, Program, touched
+from .program import Buffer, Kernel, Program, touched
+from .walk import stages_of
 
 ALIGN = 64  # bytes, a cache line and the widest vector
 
@@ -40,8 +41,53 @@ def lifetimes(program: Program) -> dict[Buffer, tuple[int, int]]:
     return found
 
 
-def layout(program: Program, env: Mapping[Atom, int]) -> Layout:
-    """Offsets for the sizes of one call: each buffer takes the tightest gap that is free."""
+def replaces(kernel: Kernel, new: Buffer, old: Buffer) -> bool:
+    """Whether a kernel can write one buffer over another that it reads: each element where it has
+    just read the same one, which it does not need again.
+    """
+    writes = {n: p for n, p in kernel.writes.items() if p.buffer is new}
+    reads = {n: p for n, p in kernel.reads.items() if p.buffer is old}
+    reduced = {p.buffer for p in kernel.reduced.values()}
+    if len(writes) != 1 or not reads or new in reduced or new.dtype != old.dtype:
+        return False
+    ((written, place),) = writes.items()
+    if not place.is_whole or not all(p.is_whole for p in reads.values()):
+        return False
+    if any((p.shape, p.strides) != (place.shape, place.strides) for p in reads.values()):
+        return False
+    stages = stages_of(kernel)
+    after = next(i for i, stage in enumerate(stages) if written in stage.writes) + 1
+    return not any(n in reads for stage in stages[after:] for n in stage.reads)
+
+
+def in_place(
+    program: Program, may: Callable[[Kernel, Buffer, Buffer], bool] = replaces
+) -> dict[Buffer, Buffer]:
+    """The scratch buffers that kernels write over others, and which these are."""
+    lives = lifetimes(program)
+    found: dict[Buffer, Buffer] = {}
+    for number, step in enumerate(program.steps):
+        if not isinstance(step, Kernel):
+            continue
+        free = {b for b, _ in touched(step) if b in lives and lives[b][1] == number}
+        for new in [p.buffer for p in step.writes.values()]:
+            if new not in lives or lives[new][0] != number:
+                continue
+            old = next((p.buffer for p in step.reads.values()
+                        if p.buffer in free and may(step, new, p.buffer)), None)  # fmt: skip
+            if old is not None:
+                found[new] = old
+                free.remove(old)
+    return found
+
+
+def layout(
+    program: Program, env: Mapping[Atom, int],
+    may: Callable[[Kernel, Buffer, Buffer], bool] = replaces,
+) -> Layout:  # fmt: skip
+    """Offsets for the sizes of one call: each buffer takes the place of one that its kernel reads
+    for the last time, where `may` allows it, or else the tightest gap that is free.
+    """
     begins: dict[int, list[Buffer]] = {}
     ends: dict[int, list[Buffer]] = {}
     for buffer, (first, last) in lifetimes(program).items():
@@ -51,8 +97,14 @@ def layout(program: Program, env: Mapping[Atom, int]) -> Layout:
     sizes: dict[int, int] = {}
     gaps: list[tuple[int, int]] = []  # (offset, bytes) that are free, in order
     top = 0
+    over = in_place(program, may)
+    passed_on = set(over.values())
     for number in range(len(program.steps)):
         for buffer in begins.get(number, ()):
+            if buffer in over:
+                old = over[buffer].number
+                offsets[buffer.number], sizes[buffer.number] = offsets[old], sizes[old]
+                continue
             nbytes = evaluate(buffer.elements, env) * buffer.dtype.itemsize
             nbytes = max(-(-nbytes // ALIGN) * ALIGN, ALIGN)
             fitting = [g for g in gaps if g[1] >= nbytes]
@@ -72,9 +124,11 @@ def layout(program: Program, env: Mapping[Atom, int]) -> Layout:
                 top = start + nbytes
             sizes[buffer.number] = nbytes
         for buffer in ends.get(number, ()):
+            if buffer in passed_on:
+                continue
             gaps.append((offsets[buffer.number], sizes[buffer.number]))
             gaps = _joined(gaps)
-    return Layout(offsets, top, tuple(layout(loop.body, env) for loop in program.loops))
+    return Layout(offsets, top, tuple(layout(loop.body, env, may) for loop in program.loops))
 
 
 def _joined(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:
