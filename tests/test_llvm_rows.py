@@ -143,3 +143,40 @@ def test_large_ones_are_shared() -> None:
     rows, slope = f(a, at)
     np.testing.assert_array_equal(rows, a[at])
     np.testing.assert_array_equal(slope, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("size", [0, 1, 5, 31, 32, 33, 300, 2048, 5000])
+def test_one_element_of_each_row_is_picked(size: int, dtype: str) -> None:
+    """What is at a position, which may be none; what is not asked for may be infinite."""
+    x, at = gd.tensor("x", dtype, (None, None)), gd.lvector("at")
+    here = gd.equal(at[:, None], gd.arange(x.shape[1]))
+    f = gd.function([x, at], gd.where(here, x, 0).sum(axis=1), backend="llvm")
+    g = gd.function([x, at], [gd.where(here, x, 7), here.sum(axis=1)], backend="llvm")
+    assert is_native(f)
+    rows = [-(2**63), -257, -1, 0, size // 2, size - 1, size, 256, 2**32, 2**63 - 1]
+    a = (np.random.default_rng(3).normal(size=(len(rows), size)) * 5).astype(dtype)
+    if a.dtype.kind == "f" and size > 2:
+        a[:, 1], a[:, 2] = np.inf, np.nan
+    hit = np.array(rows)[:, None] == np.arange(size)
+    with np.errstate(all="raise"):
+        picked, (others, count) = f(a, np.array(rows)), g(a, np.array(rows))
+    np.testing.assert_array_equal(picked, np.where(hit, a, 0).sum(axis=1).astype(picked.dtype))
+    np.testing.assert_array_equal(others, np.where(hit, a, 7))
+    np.testing.assert_array_equal(count, hit.sum(axis=1))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("size", [1, 15, 33, 64, 2049])
+def test_a_nan_anywhere_is_the_extreme(size: int, dtype: str) -> None:
+    x = gd.tensor("x", dtype, (None, None))
+    made = [x.max(axis=1), x.min(axis=1), x.max(axis=0), x.min(axis=0), x.max(), x.min()]
+    f = gd.function([x], made, backend="llvm")
+    a = np.random.default_rng(4).normal(size=(3, size)).astype(dtype)
+    for place in sorted({0, size // 3, size - 1}):
+        for value in (np.nan, np.inf, -np.inf):
+            a[1, place] = value
+            wanted = [a.max(1), a.min(1), a.max(0), a.min(0), a.max(), a.min()]
+            for mine, right in zip(f(a), wanted, strict=True):
+                np.testing.assert_array_equal(mine, right)
+        a[1, place] = 0

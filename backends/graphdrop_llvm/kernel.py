@@ -8,7 +8,6 @@ threads can share it:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from graphdrop.ops import random as draws
 from graphdrop.replay import operand
 from graphdrop.schedule import Kernel, Place
 from graphdrop.schedule.walk import Stage
-from graphdrop.types import Size, num_elements
+from graphdrop.types import num_elements
 
 from .access import fetch, put, stream
 from .lanes import Lanes, literal, memory_type, scalar_type
@@ -29,7 +28,7 @@ from .masks import Window
 from .module import Code, Module
 from .reductions import combine, horizontal, identity, wide
 from .scalars import PRINTERS
-from .walk import BLOCKS, TILE, Walk
+from .walk import BLOCKS, TILE, Walk, counts
 
 SHARED_WORK = 1 << 20  # bytes to move from which on it pays to wake other threads
 STREAMED = 1 << 23  # bytes; writing around the caches saves reading what is overwritten
@@ -130,10 +129,10 @@ class Printer(Walk):
         for window in self._windows():
             window.fill(flat, count)
         self.starts, self.column = flat, start
-        values = self._scalars()
+        self.scalars = self._scalars()
         for stage in self.stages:
-            for node, total in self._loop(stage, count, values).items():
-                values[node] = (scalar_type(node.dtype), self._add_up(node, total))
+            for node, total in self._loop(stage, count).items():
+                self.scalars[node] = (scalar_type(node.dtype), self._add_up(node, total))
 
     def _bases(self, row: str, start: str) -> None:
         """The address of the first element of every access in this unit."""
@@ -236,16 +235,14 @@ class Printer(Walk):
                 found[node] = (scalar_type(node.dtype), self._scalar(node))
         return found
 
-    def _loop(
-        self, stage: Stage, count: str, scalars: dict[Node, tuple[str, str]]
-    ) -> dict[Node, str]:
+    def _loop(self, stage: Stage, count: str) -> dict[Node, str]:
         """Whole vectors, then what is left; returns the sums of reductions along the last axis."""
         code, width, tag = self.code, self.width, stage.number
         summed = [n for n in stage.nodes if n in self.reduced and self.reduced[n][1][-1] == 0]
         lanes = Lanes(width, self.module.needs, self.code.names)
-        starts = {n: lanes.constant(wide(n), identity(n)) for n in summed}
+        starts = {n: lanes.constant(self.held(n), identity(n)) for n in summed}
         splats = {}
-        for node, (kind, one) in scalars.items():
+        for node, (kind, one) in self.scalars.items():
             known = not one.startswith("%")
             splats[node] = lanes.repeat(kind, one) if known else lanes.splat(kind, one)
         code.lines += lanes.lines
@@ -265,7 +262,7 @@ class Printer(Walk):
         end = next((x[:-1] for x in reversed(body.lines) if x.endswith(":")), f"vector{tag}")
         code.do(f"{j} = phi i64 [ 0, %{before} ], [ {j}.next, %{end} ]")
         for node, name in sums.items():
-            kind = body.of(wide(node))
+            kind = body.of(self.held(node))
             code.do(f"{name} = phi {kind} [ {starts[node]}, %{before} ], [ {after[node]}, %{end} ]")
         more = code.emit(f"icmp slt i64 {j}, {whole}")
         code.do(f"br i1 {more}, label %vector{tag}, label %rest{tag}")
@@ -287,7 +284,7 @@ class Printer(Walk):
         code.label(f"sums{tag}")
         found = {}
         for i, (node, name) in enumerate(sums.items()):
-            kind = body.of(wide(node))
+            kind = body.of(self.held(node))
             total = f"%total{tag}.{i}"
             code.do(f"{total} = phi {kind} [ {name}, %rest{tag} ], [ {last[node]}, %tail{tag} ]")
             found[node] = total
@@ -323,6 +320,8 @@ class Printer(Walk):
                 values[node] = self._drop(b, node, values, j)
             elif node.op is create.iota:
                 values[node] = self._position(b, j)
+            elif node in self.hits and b.width > 1:
+                values[node] = self._hit(b, node, j)
             elif node.op is size_op:
                 values[node] = b.splat("i64", self.code.size(node.params["size"]))
             else:
@@ -336,7 +335,7 @@ class Printer(Walk):
 
     def _load(self, b: Lanes, node: Node, j: str, mask: str | None) -> str:
         place, strides = self.reads[node]
-        if place.buffer.node.op is create.iota and _counts(place, strides):
+        if place.buffer.node.op is create.iota and counts(place, strides):
             at = b.emit(f"add i64 {self.column}, {j}")
             return b.binary("add", "i64", b.splat("i64", at), b.positions())
         kind = memory_type(place.buffer.dtype)
@@ -362,6 +361,16 @@ class Printer(Walk):
     def _position(self, b: Lanes, j: str) -> str:
         at = b.emit(f"add i64 {self.starts}, {j}")
         return b.binary("add", "i64", b.splat("i64", at), b.positions())
+
+    def _hit(self, b: Lanes, node: Node, j: str) -> str:
+        """Where the position is the one that the row asks for: bytes are compared, not indices."""
+        kind, one = self.scalars[self.hits[node]]
+        at = b.emit(f"add i64 {self.column}, {j}")
+        lane = b.emit(f"sub {kind} {one}, {at}")
+        here = b.emit(f"icmp ult {kind} {lane}, {b.width}")
+        lane = b.emit(f"trunc {kind} {lane} to i8")
+        lane = b.emit(f"select i1 {here}, i8 {lane}, i8 -1")
+        return b.emit(f"icmp eq {b.type('i8')} {b.splat('i8', lane)}, {b.positions('i8')}")
 
     def _drop(self, b: Lanes, node: Node, values: dict[Node, str], j: str) -> str:
         window = self.windows_of[node]
@@ -389,7 +398,7 @@ class Printer(Walk):
         return b.convert(how, a, c, x)
 
     def _accumulate(self, b: Lanes, node: Node, total: str, x: str, mask: str | None) -> str:
-        dtype = wide(node)
+        dtype = self.held(node)
         x = self._operand(b, node, x, dtype)
         if mask is not None:
             neutral = b.constant(dtype, identity(node))
@@ -405,7 +414,7 @@ class Printer(Walk):
 
     def _add_up(self, node: Node, total: str) -> str:
         """The lanes of a sum together, and added to what memory has; returns the new sum."""
-        one, dtype = Lanes(1, self.module.needs, self.code.names), wide(node)
+        one, dtype = Lanes(1, self.module.needs, self.code.names), self.held(node)
         kind, held = scalar_type(dtype), scalar_type(node.dtype)
         if self.width > 1:
             total = horizontal(one, node, dtype, self.width, total)
@@ -421,8 +430,3 @@ class Printer(Walk):
         one.do(f"store {held} {new}, ptr {base}")
         self.code.lines += one.lines
         return new
-
-
-def _counts(place: Place, strides: Sequence[Size]) -> bool:
-    """Whether 0, 1, 2, ... goes along the last axis and nowhere else."""
-    return place.offset == 0 and strides[-1] == 1 and all(s == 0 for s in strides[:-1])

@@ -80,11 +80,11 @@ class Lanes(Lines):
             f"shufflevector {whole} {first}, {whole} poison, <{self.width} x i32> zeroinitializer"
         )
 
-    def positions(self) -> str:
-        """0, 1, 2, ... as i64."""
+    def positions(self, kind: str = "i64") -> str:
+        """0, 1, 2, ..."""
         if self.width == 1:
             return "0"
-        return "<" + ", ".join(f"i64 {i}" for i in range(self.width)) + ">"
+        return "<" + ", ".join(f"{kind} {i}" for i in range(self.width)) + ">"
 
     # ---- instructions
     def binary(self, instruction: str, kind: str, a: str, b: str) -> str:

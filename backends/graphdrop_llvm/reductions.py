@@ -41,8 +41,10 @@ def combine(b: Lanes, node: Node, dtype: np.dtype[Any], x: str, y: str) -> str:
     if node.op in ARITHMETIC:
         return b.binary(("f" if dtype.kind == "f" else "") + ARITHMETIC[node.op], kind, x, y)
     name = "max" if node.op in LARGEST else "min"
-    if dtype.kind == "f":
-        return b.intrinsic(f"{name}imum", kind, x, y)
+    if dtype.kind == "f":  # a NaN wins; x, which is waited for, passes two instructions only
+        better = "ogt" if node.op in LARGEST else "olt"
+        best = b.select(b.binary(f"fcmp {better}", kind, y, x), kind, y, x)
+        return b.select(b.binary("fcmp uno", kind, y, y), kind, y, best)
     return b.intrinsic(("s" if dtype.kind == "i" else "u") + name, kind, x, y)
 
 
@@ -62,8 +64,15 @@ def horizontal(one: Lanes, node: Node, dtype: np.dtype[Any], width: int, total: 
         # in any order: the lanes are sums of every 16th element already
         return one.emit(f"call reassoc {kind} @{name}({kind} {start}, {whole} {total})")
     name = "max" if node.op in LARGEST else "min"
-    word = f"f{name}imum" if floats else ("s" if node.dtype.kind == "i" else "u") + name
-    return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))
+    if not floats:
+        word = ("s" if node.dtype.kind == "i" else "u") + name
+        return one.call(f"llvm.vector.reduce.{word}.v{width}{short}", kind, (whole, total))
+    word = f"llvm.vector.reduce.f{name}.v{width}{short}"
+    one.needs[f"declare {kind} @{word}({whole})"] = None
+    best = one.emit(f"call nnan {kind} @{word}({whole} {total})")
+    bad = one.emit(f"fcmp uno {whole} {total}, zeroinitializer")
+    bad = one.call(f"llvm.vector.reduce.or.v{width}i1", "i1", (f"<{width} x i1>", bad))
+    return one.select(bad, kind, literal(dtype, np.nan), best)
 
 
 def join_function(node: Node, needs: dict[str, str | None]) -> str:

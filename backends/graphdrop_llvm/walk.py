@@ -6,12 +6,20 @@ cut into tiles; a unit of work is one tile of one row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from graphdrop.graph import Node
-from graphdrop.schedule import Kernel, contiguous
+from graphdrop.op import constant_value
+from graphdrop.ops import create, elementwise, reduce
+from graphdrop.schedule import Kernel, Place, contiguous
 from graphdrop.schedule.walk import collapse, stages_of
 from graphdrop.types import Size, num_elements
 
 from .functions import FUNCTIONS
+from .reductions import wide
 
 BLOCKS = 8  # of rows whose sums along the first axes are added up apart
 LEAST_IN_BLOCKS = 1 << 14  # elements
@@ -27,6 +35,8 @@ class Walk:
     stages   walks over each row
     partial  reductions to which several units add: each writes down its own part
     columns  reductions along all axes but the last: each block of rows has results of its own
+    hits     comparisons of the position in a row with one that the row asks for, which this is
+    picks    sums of what one of these lets through
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -42,6 +52,8 @@ class Walk:
         self.stages = stages_of(kernel, FUNCTIONS)
         self.partial = self._partial()
         self.columns = self._columns()
+        self.hits = {n: row for n in kernel.nodes if (row := self._asked(n)) is not None}
+        self.picks = {n for n in self.reduced if self._picks(n)}
 
     def _width(self) -> int:
         if num_elements(self.kernel.domain) == 1:
@@ -51,6 +63,31 @@ class Walk:
         # every instruction of a function waits for the one before: two at a time fill the gaps
         functions = any(n.op.name in FUNCTIONS for n in self.kernel.nodes)
         return 2 * width if functions else width
+
+    def held(self, node: Node) -> np.dtype[Any]:
+        """What the lanes of a reduction hold; one number and zeros add up without an error."""
+        return node.dtype if node in self.picks else wide(node)
+
+    def _asked(self, node: Node) -> Node | None:
+        """Of a hit the operand that is one number for a row."""
+        if node.op is not elementwise.equal or any(n not in self.reads for n in node.inputs):
+            return None
+        for counted, row in (node.inputs, node.inputs[::-1]):
+            (place, strides), (_, other) = self.reads[counted], self.reads[row]
+            if place.buffer.node.op is create.iota and counts(place, strides) and other[-1] == 0:
+                return row if row.dtype == np.int64 else None
+        return None
+
+    def _picks(self, node: Node) -> bool:
+        """Whether a sum along a row has one term at most that is not 0."""
+        x = node.inputs[0]
+        if node.op is not reduce.sum or x.op is not elementwise.where or node in self.partial:
+            return False
+        condition, _, other = x.inputs
+        if condition not in self.hits or other not in self.reads or self.reduced[node][1][-1] != 0:
+            return False
+        known = constant_value(self.reads[other][0].buffer.node)
+        return known is not None and not known.any()
 
     @property
     def rows(self) -> Size:
@@ -111,3 +148,8 @@ class Walk:
             if strides[-1] == 1 and all(s == 0 for s in strides[:-1]) and place.offset == 0
             and len(strides) > 1
         ]  # fmt: skip
+
+
+def counts(place: Place, strides: Sequence[Size]) -> bool:
+    """Whether 0, 1, 2, ... goes along the last axis and nowhere else."""
+    return place.offset == 0 and strides[-1] == 1 and all(s == 0 for s in strides[:-1])
