@@ -237,3 +237,13 @@ def test_several_callers_share_the_workers() -> None:
 def test_a_number_of_threads_must_be_a_number(number: Any) -> None:
     with pytest.raises(gd.errors.ArgumentError, match="at least 1"):
         gd.set_num_threads(number)
+
+
+def test_a_loss_and_its_gradient_are_one_walk_whoever_knows_the_size() -> None:
+    """1 / size, which a mean needs, does not wait for the loss; else its gradient would, too."""
+    for size in (64, "batch"):
+        x, y = gd.matrix("x", shape=(size, 100)), gd.lvector("y", shape=(size,))
+        loss = gd.nn.softmax_cross_entropy(x, y).mean()
+        f = gd.function([x, y], [loss, gd.grad(loss, x)], backend="llvm")
+        lines = f.executable.listing("program").splitlines()
+        assert sum(f"kernel over [{size}, 100]" in line for line in lines) == 1, lines

@@ -29,7 +29,7 @@ from graphdrop.schedule import (
 )
 from graphdrop.types import atoms_of
 
-ELEMENTWISE = {"add", "sub", "mul", "tanh", "exp", "where", "greater", "dropout", "relu", "div"}
+ELEMENTWISE = {"add", "sub", "mul", "tanh", "exp", "where", "greater", "dropout", "relu", "div", "cast"}
 
 
 def prints(node: Node) -> str | None:
@@ -147,7 +147,7 @@ class TestMemory:
             lambda h: gd.tanh(h) @ y + h @ y,  # read by a later step
             lambda h: (h + h.T) @ y,  # elements are read after others were written
             lambda h: (h[0] * gd.exp(y.T @ y)) @ y.T,  # one row for all
-            lambda h: gd.greater(h, 0).astype("float64") @ y,  # of another type
+            lambda h: gd.greater(h, 0).astype("float32") @ gd.ones((x.shape[0], 2)),  # another type
         ],
     )
     def test_nothing_is_written_over_what_is_needed_still(self, made: Any) -> None:

@@ -72,11 +72,19 @@ class Groups:
     def _candidate(self, node: Node, domain: Shape, needs: set[int]) -> int | None:
         """The group that a node can join: the youngest of its operands' that allows it."""
         for group in sorted(needs, key=lambda g: -self._span[g][1]):
-            if self._joinable(node, domain, group) and not any(
-                self._reaches(other, group) for other in needs - {group}
-            ):
+            if self._delays(group, needs - {group}) or not self._joinable(node, domain, group):
+                continue
+            if not any(self._reaches(other, group) for other in needs - {group}):
                 return group
         return None
+
+    def _delays(self, group: int, needs: set[int]) -> bool:
+        """Whether one number that needs nothing computed, such as 1 / size, would have to wait: all
+        that needs it would, and could not be computed with what it waits for.
+        """
+        domain = self.domain[group]
+        one = domain is not None and num_elements(domain) == 1
+        return one and bool(needs) and not self._needs[group]
 
     def _joinable(self, node: Node, domain: Shape, group: int) -> bool:
         group = self._root(group)
@@ -124,6 +132,8 @@ class Groups:
         domain = self.domain[a]
         most = MOST_NODES if domain is None else _most(domain)
         if a == b or len(self.members[a]) + len(self.members[b]) > most:
+            return
+        if self._delays(a, self._needs[b] - {a}) or self._delays(b, self._needs[a] - {b}):
             return
         if any(self._reaches(n, b) for n in self._needs[a] - {b}) or any(
             self._reaches(n, a) for n in self._needs[b] - {a}
