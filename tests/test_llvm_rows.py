@@ -10,6 +10,7 @@ import pytest
 
 import graphdrop as gd
 from graphdrop.errors import OutOfRangeError
+from graphdrop.ops.sort import last_equal
 from graphdrop.threads import get_num_threads
 
 SIZES = [(7, 5, (3, 4)), (1, 1, (2, 2)), (3, 0, (2, 2)), (4, 33, (0, 3)), (9, 2100, (5, 2))]
@@ -180,3 +181,16 @@ def test_a_nan_anywhere_is_the_extreme(size: int, dtype: str) -> None:
             for mine, right in zip(f(a), wanted, strict=True):
                 np.testing.assert_array_equal(mine, right)
         a[1, place] = 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 64, 5000])
+def test_the_last_of_equal_rows_is_found(size: int) -> None:
+    """Values that differ in a few bits only, or by multiples of a power of two, and any others."""
+    x = gd.lvector("x")
+    found = [gd.function([x], last_equal(x), backend=b) for b in ("numpy", "llvm")]
+    assert is_native(found[1])
+    rng = np.random.default_rng(6)
+    few = rng.integers(-3, 3, size)
+    for values in (few, few << 60, np.arange(size) << 32, rng.integers(-(2**63), 2**63, size)):
+        right, mine = (f(values) for f in found)
+        np.testing.assert_array_equal(mine, right)

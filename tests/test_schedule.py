@@ -29,7 +29,19 @@ from graphdrop.schedule import (
 )
 from graphdrop.types import atoms_of
 
-ELEMENTWISE = {"add", "sub", "mul", "tanh", "exp", "where", "greater", "dropout", "relu", "div", "cast"}
+ELEMENTWISE = {
+    "add",
+    "sub",
+    "mul",
+    "tanh",
+    "exp",
+    "where",
+    "greater",
+    "dropout",
+    "relu",
+    "div",
+    "cast",
+}
 
 
 def prints(node: Node) -> str | None:

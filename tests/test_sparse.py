@@ -337,7 +337,7 @@ def test_the_trace_and_the_graph_show_it() -> None:
     (line,) = (str(r) for r in model.step.trace if r.phase == "sparse")
     assert line.startswith("sparse     update_of_rows")
     assert "sub(E, mul(" in line
-    assert "->  scatter_set(E, sub(gather(E, " in line
+    assert "->  scatter_set(E, sub(reshape(gather(E, " in line
     text = gd.dprint(model.step, file="str")
     assert text is not None
     assert "E <-\n  scatter_set float32[3000, 4]" in text

@@ -20,6 +20,7 @@ from graphdrop.ops import create
 from graphdrop.ops import random as draws
 from graphdrop.ops.leaf import Shared
 from graphdrop.ops.linalg import _matmul
+from graphdrop.ops.sort import last_equal
 from graphdrop.schedule import (
     Buffer,
     Outside,
@@ -66,7 +67,7 @@ def prints(node: Node) -> str | None:
         return "loop" if draws_bits(node) else None
     if node.op in PRINTED and node.dtype.kind != "b":
         return "reduce"
-    if fetches_rows(node):
+    if fetches_rows(node) or node.op is last_equal:
         return "rows"
     return "product" if node.op is _matmul and products.supports(node) else None
 

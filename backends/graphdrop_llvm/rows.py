@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphdrop.ops.index import _gather, _scatter_add
 from graphdrop.ops.losses import checked_labels
+from graphdrop.ops.sort import last_equal
 from graphdrop.schedule import Place, Rows
 from graphdrop.types import Size, num_elements
 
@@ -17,11 +18,79 @@ from .module import Code, Module
 BLOCK = 1024  # numbers of a row that one unit adds to
 LANES = 16
 
+# The last position of every value, in a table of open addresses: 0, or one more than a position.
+LAST_EQUAL = (
+    "declare ptr @calloc(i64, i64)",
+    "declare void @free(ptr)",
+    "declare i64 @llvm.ctlz.i64(i64, i1)",
+    """define internal void @gd_last_equal(ptr %x, ptr %last, i64 %n) {
+entry:
+  %most = or i64 %n, 1
+  %zeros = call i64 @llvm.ctlz.i64(i64 %most, i1 true)
+  %bits = sub i64 65, %zeros
+  %slots = shl i64 1, %bits
+  %mask = sub i64 %slots, 1
+  %drop = sub i64 64, %bits
+  %table = call ptr @calloc(i64 %slots, i64 8)
+  br label %each
+each:
+  %i = phi i64 [ 0, %entry ], [ %next, %put ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %find, label %tell
+find:
+  %at = getelementptr i64, ptr %x, i64 %i
+  %value = load i64, ptr %at
+  %mixed = mul i64 %value, -7046029254386353131
+  %home = lshr i64 %mixed, %drop
+  br label %probe
+probe:
+  %slot = phi i64 [ %home, %find ], [ %beside, %other ]
+  %entered = getelementptr i64, ptr %table, i64 %slot
+  %held = load i64, ptr %entered
+  %free = icmp eq i64 %held, 0
+  br i1 %free, label %put, label %compare
+compare:
+  %before = sub i64 %held, 1
+  %where = getelementptr i64, ptr %x, i64 %before
+  %there = load i64, ptr %where
+  %same = icmp eq i64 %there, %value
+  br i1 %same, label %put, label %other
+other:
+  %after = add i64 %slot, 1
+  %beside = and i64 %after, %mask
+  br label %probe
+put:
+  %next = add i64 %i, 1
+  store i64 %next, ptr %entered
+  %mine = getelementptr i64, ptr %last, i64 %i
+  store i64 %slot, ptr %mine
+  br label %each
+tell:
+  %j = phi i64 [ 0, %each ], [ %following, %told ]
+  %left = icmp slt i64 %j, %n
+  br i1 %left, label %told, label %done
+told:
+  %place = getelementptr i64, ptr %last, i64 %j
+  %its = load i64, ptr %place
+  %address = getelementptr i64, ptr %table, i64 %its
+  %one.more = load i64, ptr %address
+  %position = sub i64 %one.more, 1
+  store i64 %position, ptr %place
+  %following = add i64 %j, 1
+  br label %tell
+done:
+  call void @free(ptr %table)
+  ret void
+}""",
+)
+
 
 def units(step: Rows) -> Size:
     """What threads share: positions, or blocks of columns, each of which has all its additions."""
     if step.node.op is _scatter_add:
         return (_width(step) + (BLOCK - 1)) // BLOCK
+    if step.node.op is last_equal:
+        return 1
     return num_elements(step.ids.shape)
 
 
@@ -31,6 +100,13 @@ def print_rows(step: Rows, module: Module) -> tuple[str, list[int]]:
     ids = _base(code, step.ids)
     array = _base(code, step.array) if step.array is not None else ""
     rows = _base(code, step.rows) if step.rows is not None else ""
+    if step.node.op is last_equal:
+        for text in LAST_EQUAL:
+            module.needs[text] = None
+        count = code.size(num_elements(step.ids.shape))
+        code.do(f"call void @gd_last_equal(ptr {ids}, ptr {rows}, i64 {count})")
+        code.do("ret void")
+        return module.step([*code.entry(), *code.lines]), code.places
     wrong = code.once(f"getelementptr ptr, ptr %t, i64 {len(code.places)}")
     wrong = code.once(f"load ptr, ptr {wrong}")
     if step.node.op is _scatter_add:

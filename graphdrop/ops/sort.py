@@ -86,6 +86,19 @@ def top_k(x: Any, k: Any, axis: int = -1) -> tuple[Node, Node]:
     return take_along_axis(node, ids, along), ids
 
 
+@op
+def last_equal(x: TensorType) -> TensorType:
+    """For every element of a vector of int64 the position of the last one that is equal."""
+    if x.ndim != 1 or x.dtype != np.int64:
+        raise ShapeError(f"equal elements are looked for in a vector of int64, got {x}")
+    return x
+
+
+@last_equal.vjp
+def _(g: Node, y: Node, x: Node) -> Sequence[Node | None]:
+    return (None,)
+
+
 @op(name="searchsorted")
 def _searchsorted(x: TensorType, values: TensorType, *, side: str) -> TensorType:
     """Where each value would go in the ascending vector x."""

@@ -6,7 +6,7 @@ the rows `ids`.  Where what an optimizer makes of it leaves the other rows as th
     W - lr * scatter_add(zeros, ids, g)
 
 does, the same arithmetic is done on the rows used alone, W[rows], and put back: `scatter_set(W,
-new, rows)`, which `commit.py` writes in place.  The rows used are the sorted ids; of rows that are
+new, rows)`, which `commit.py` writes in place.  The rows used are the ids; of rows that are
 named several times the last stands for all, so no size depends on what the ids are.
 
 See docs/decisions/0010-sparse-rows.md for what is equal to the bit, and what is not.
@@ -24,19 +24,19 @@ from ..op import Op, constant, constant_value
 from ..ops import elementwise as e
 from ..ops.create import zeros
 from ..ops.gather import row_index
-from ..ops.index import _gather, _scatter_add, _scatter_set
+from ..ops.index import _gather, _scatter_add, _scatter_set, window
 from ..ops.join import concatenate
 from ..ops.leaf import Shared
 from ..ops.reduce import sum as sum_of
 from ..ops.shape import broadcast_to, reshape
-from ..ops.sort import searchsorted, sort
+from ..ops.sort import last_equal
 from ..rewrite import Fired, Trace, is_number, scalar, scalar_of
 from ..substitute import substitute
 from ..types import Size, num_elements
 
 PHASE = "sparse"
-# Rows are sorted and searched, which pays where the table has many more rows than are used.  Of a
-# number of ids that is known at the call only, this says what many is.
+# Rows named twice are looked for, which pays where the table has many more rows than are used.  Of
+# a number of ids that is known at the call only, this says what many is.
 ROWS_AT_LEAST = 1024
 
 ZERO = constant(0.0)  # what stands for 0 of any dtype in the rows that are not used
@@ -193,9 +193,19 @@ class _Table:
     # ---- in the rows that are
     @property
     def rows(self) -> Node:
-        """The positions used, sorted; int64, as many as there are ids."""
+        """The positions used; int64, as many as there are ids."""
         every = [reshape(p, (-1,)) for p in dict.fromkeys(map(self.places, self.scatters))]
-        return sort(every[0] if len(every) == 1 else concatenate(every))
+        return every[0] if len(every) == 1 else concatenate(every)
+
+    def last(self) -> dict[Node, Node]:
+        """For the places of each scatter, where in `rows` the same row comes last."""
+        last, found = last_equal.make((self.rows,), {}), {}
+        start: Size = 0
+        for places in dict.fromkeys(map(self.places, self.scatters)):
+            count = num_elements(places.shape)
+            found[places] = reshape(window(last, 0, start, count), places.shape)
+            start = start + count
+        return found
 
     def places(self, scatter: Node) -> Node:
         """The ids of a scatter, counted from the start; those out of range stay so."""
@@ -208,7 +218,7 @@ class _Table:
 
     def on_rows(self, root: Node) -> Node:
         """What a node of the cone is in `rows`; of equal ones, the last has what scatters put."""
-        rows = self.rows
+        rows, last = self.rows, self.last()
         (used,) = rows.shape
         done: dict[Node, Node] = {}
         for node in self.cone:
@@ -216,16 +226,21 @@ class _Table:
             inputs = tuple(done.get(i, i) for i in node.inputs)
             with origin_scope(node.origin):
                 if node in self.scatters:
-                    last = searchsorted(rows, self.places(node), side="right") - 1
-                    done[node] = node.op.make((*inputs[:2], last), dict(node.params))
+                    given = (*inputs[:2], last[self.places(node)])
+                    done[node] = node.op.make(given, dict(node.params))
                 elif is_number(node, 0):
                     done[node] = zeros(shape, node.dtype)
                 elif _is_row_by_row(node.op):
                     done[node] = node.op.make(inputs, dict(node.params))
                 else:
-                    params = {"index": row_index(node.shape)}
-                    done[node] = _gather.make((node, rows), params)
+                    done[node] = reshape(self._taken(node), shape)
         return done[root]
+
+    def _taken(self, table: Node) -> Node:
+        """Its rows at `rows`: of one scatter's as the model has them already, taken by its ids."""
+        ids = dict.fromkeys(s.inputs[2] for s in self.scatters)
+        rows = next(iter(ids)) if len(ids) == 1 else self.rows
+        return _gather.make((table, rows), {"index": row_index(table.shape)})
 
 
 def _is_row_by_row(op: Op) -> bool:

@@ -14,6 +14,7 @@ from ..ops.join import concatenate
 from ..ops.linalg import _matmul
 from ..ops.losses import checked_labels
 from ..ops.reduce import kept_shape
+from ..ops.sort import last_equal
 from ..replay import operand as operand_of
 from ..scan import scan_op
 from ..types import Shape, Size, TupleType, atoms_of
@@ -250,6 +251,9 @@ class _Builder:
     def _rows(self, node: Node, wanted: dict[Node, int]) -> None:
         """Rows that are fetched, added to in a copy, or only looked for."""
         ids = self._plain(node.inputs[-1], False)
+        if node.op is last_equal:
+            self.steps.append(Rows(node, ids, 0, None, self._result(node, wanted)))
+            return
         if node.op is checked_labels:
             self.places[node] = self._place(node.inputs[0])
             self.steps.append(Rows(node, ids, node.params["classes"]))

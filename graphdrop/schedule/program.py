@@ -109,7 +109,8 @@ class Rows:
     """Rows of an array at positions that are data.
 
     node   a gather, which copies them; a scatter_add, which adds to them one after the other; or a
-           check that the positions are such, whose result is the positions' own memory
+           check that the positions are such, whose result is the positions' own memory; or the
+           last_equal of positions, whatever they are of
     ids    the positions
     limit  how many rows there are
     array  whose rows are meant; of a scatter_add the result, which holds the array already
@@ -208,8 +209,9 @@ def touched(step: Step) -> Iterator[tuple[Buffer, bool]]:
         yield from ((step.left.buffer, False), (step.right.buffer, False), (step.out.buffer, True))
     elif isinstance(step, Rows):
         yield step.ids.buffer, False
-        if step.array is not None and step.rows is not None:
+        if step.array is not None:
             yield step.array.buffer, step.adds
+        if step.rows is not None:
             yield step.rows.buffer, not step.adds
     elif isinstance(step, Loop):
         places = (*step.first, *step.sequences, *step.captured)
@@ -225,9 +227,10 @@ def moved(step: Step) -> Size:
     """Bytes that a step reads and writes if each element is met once."""
     total: Size = 0
     if isinstance(step, Rows):  # of the array no more than the rows in question
-        parts = [(step.ids, 1), *([(step.rows, 2 + step.adds)] if step.rows is not None else [])]
-        for place, times in parts:
-            total = total + num_elements(place.shape) * place.buffer.dtype.itemsize * times
+        times = 1 + (step.array is not None) + step.adds
+        for place, count in ((step.ids, 1), (step.rows, times)):
+            if place is not None:
+                total = total + num_elements(place.shape) * place.buffer.dtype.itemsize * count
         return total
     for buffer, _ in touched(step):
         total = total + buffer.elements * buffer.dtype.itemsize

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..ops import sort
+from ..ops.elementwise import cast
 from ..ops.leaf import matrix, scalar
 from .table import ALL, NUMBERS, Array, Bad, Case, Sample, operands, strided, values
 
@@ -87,6 +88,13 @@ CASES: list[Case] = [
         "top_k squared", lambda x: sort.top_k(x * x * x, 2, 0)[0],
         lambda x: largest(x * x * x, 2, 0)[0], [shuffled(3, 2)], covers=["argsort"],
     ),
+    Case(
+        "last_equal", lambda x: sort.last_equal(cast(x, np.int64) % 3),
+        lambda x: np.array([np.flatnonzero(x.astype(np.int64) % 3 == v)[-1]
+                            for v in x.astype(np.int64) % 3], np.int64),
+        [operands((7,)), operands((1,)), operands((0,)), operands((40,)), operands((700,))],
+        dtypes=["int64", "int32"], covers=["last_equal"], wrt=(), ulp=0,
+    ),
     *(
         Case(
             f"searchsorted {side}",
@@ -108,6 +116,7 @@ BAD: list[Bad] = [
         "5 largest of 4",
     ),
     Bad("top_k negative", lambda: sort.top_k(matrix("x"), -1), ShapeError, "negative"),
+    Bad("last_equal matrix", lambda: sort.last_equal(matrix("x")), ShapeError, "a vector of int64"),
     Bad("searchsorted matrix", lambda: sort.searchsorted(matrix("x"), 1), ShapeError, "a vector"),
     Bad(
         "searchsorted side", lambda: sort.searchsorted([1, 2], 1, "middle"), ArgumentError,

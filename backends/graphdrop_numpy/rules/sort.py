@@ -22,8 +22,15 @@ def searchsorted(x: Array, values: Array, *, side: str) -> Array:
     return np.asarray(np.searchsorted(x, values, side))  # type: ignore[call-overload]
 
 
+def last_equal(x: Array) -> Array:
+    _, first, which = np.unique(x[::-1], return_index=True, return_inverse=True)
+    positions: Array = len(x) - 1 - first[which]
+    return positions[::-1]
+
+
 RULES: Table = {
     ops._sort: lambda x, *, axis: np.sort(x, axis, kind="stable"),
     ops._argsort: argsort,
     ops._searchsorted: searchsorted,
+    ops.last_equal: last_equal,
 }
