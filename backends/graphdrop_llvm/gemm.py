@@ -15,7 +15,7 @@ from typing import Any
 from .engine import compile_module, features
 from .flow import Flow, Function
 from .runtime import runtime
-from .tiles import LINE, Registers, Tiles
+from .tiles import LINE, SHORT, Registers, Tiles, splat
 
 DEPTH = 512  # of k that tiles sum at once: a strip of the left operand stays in the first cache
 PACKED = 640 << 10  # bytes of the right operand that stay in the second cache
@@ -24,6 +24,8 @@ PIECE = 1 << 18  # multiplications in a piece at least
 PIECES = 2  # for each thread at most: the last to finish is then not far behind
 LONG = 256  # rows or columns of a piece of several for a thread
 DOWN = 1 << 32  # a cut is a number: rows of pieces times this, and columns of pieces
+ROWS_AT_ONCE = 8  # of a matrix that a row is multiplied with
+CHAINS = 4  # of additions of a sum that one thread has in the air
 KINDS = {"float32": "float", "float64": "double"}
 
 
@@ -58,7 +60,7 @@ def text(kind: str, held: Registers) -> str:
         "declare i64 @llvm.smin.i64(i64, i64)", "declare i64 @llvm.smax.i64(i64, i64)",
         "declare ptr @malloc(i64)", "declare void @free(ptr)", "declare i64 @gd_allowed()",
     ]  # fmt: skip
-    parts = (_left, _strips, _region, _product, _pieces)
+    parts = (_left, _strips, _region, _dots, _sums, _product, _pieces)
     return "\n".join([*known, tiles.text(), *(part(tiles) for part in parts)])
 
 
@@ -107,10 +109,106 @@ def _product(tiles: Tiles) -> str:
     a = f.at(kind, "%a", f.mul(i, "%ra"))
     b = f.at(kind, "%b", f.mul(j, "%cb"))
     c = f.at(kind, "%c", f.add(f.mul(i, "%n"), j))
+    # a vector would leave most of a tile unused
+    column, row = f.holds("eq", "%n", 1), f.holds("eq", "%m", 1)
+    lies = f.both(f.holds("eq", "%ca", 1), f.holds("eq", "%rb", 1))
+    with f.only(f.both(column, lies)):
+        f.do(f"call void @dots(ptr {a}, i64 %ra, ptr {b}, ptr {c}, i64 {m}, i64 %k)")
+    with f.only(f.both(row, lies)):
+        f.do(f"call void @dots(ptr {b}, i64 %cb, ptr {a}, ptr {c}, i64 {n}, i64 %k)")
+    with f.only(f.both(column, f.holds("eq", "%ra", 1))):
+        f.do(f"call void @sums(ptr {b}, i64 %rb, ptr {a}, i64 %ca, ptr {c}, i64 {m}, i64 %k)")
+    with f.only(f.both(row, f.holds("eq", "%cb", 1))):
+        f.do(f"call void @sums(ptr {a}, i64 %ca, ptr {b}, i64 %rb, ptr {c}, i64 {n}, i64 %k)")
     f.do(
         f"call void @region(ptr {a}, i64 %ra, i64 %ca, ptr {b}, i64 %rb, i64 %cb, ptr {c}, i64 %n, "
         f"i64 {m}, i64 {n}, i64 %k)"
     )
+    return f.text()
+
+
+def _dots(tiles: Tiles) -> str:
+    """c[i] = the sum of a[i, p] b[p]: rows of a are %ra apart, all else lies side by side."""
+    kind, lanes, size = tiles.kind, tiles.lanes, tiles.size
+    vector, short = f"<{lanes} x {kind}>", SHORT[kind]
+    f = Function(
+        "define internal void @dots(ptr %a, i64 %ra, ptr %b, ptr %c, i64 %m, i64 %k) noinline"
+    )
+    sums = [f.slot(vector) for _ in range(CHAINS)]
+    rest = f.slot(kind)
+
+    def multiply(several: str, suffix: str, slot: str, x: str, y: str) -> None:
+        given = [f.load(several, at, size) for at in (x, y)] + [f.load(several, slot)]
+        operands = ", ".join(f"{several} {g}" for g in given)
+        f.store(several, f.emit(f"call {several} @llvm.fmuladd.{suffix}({operands})"), slot)
+
+    with f.loop(0, "%m") as i:
+        row = f.at(kind, "%a", f.mul(i, "%ra"))
+        for slot in sums:
+            f.store(vector, "zeroinitializer", slot)
+        f.store(kind, "0.0", rest)
+        start = "0"
+        for slots in (sums, sums[:1]):
+            step = lanes * len(slots)
+            left = f.number("sub", "%k", start)
+            end = f.add(start, f.mul(f.number("sdiv", left, step), step))
+            with f.loop(start, end, step) as p:
+                for q, slot in enumerate(slots):
+                    at = f.add(p, q * lanes)
+                    multiply(
+                        vector, f"v{lanes}{short}", slot, f.at(kind, row, at), f.at(kind, "%b", at)
+                    )
+            start = end
+        with f.loop(start, "%k") as p:
+            multiply(kind, short, rest, f.at(kind, row, p), f.at(kind, "%b", p))
+        total = f.load(vector, sums[0])
+        for slot in sums[1:]:
+            total = f.emit(f"fadd {vector} {total}, {f.load(vector, slot)}")
+        total = f.emit(
+            f"call reassoc {kind} @llvm.vector.reduce.fadd.v{lanes}{short}({kind} "
+            f"{f.load(kind, rest)}, {vector} {total})"
+        )
+        f.store(kind, total, f.at(kind, "%c", i))
+    return f.text()
+
+
+def _sums(tiles: Tiles) -> str:
+    """c[j] = the sum of x[p] b[p, j]: numbers of x are %sx apart, rows of b %rb; c is dense.
+
+    A few rows of b are read side by side, and what they add is held in c, which the caches hold.
+    """
+    kind, size = tiles.kind, tiles.size
+    f = Function(
+        "define internal void @sums(ptr %x, i64 %sx, ptr %b, i64 %rb, ptr %c, i64 %n, i64 %k) "
+        "noinline"
+    )
+    with f.loop(0, "%n") as j:
+        f.store(kind, "0.0", f.at(kind, "%c", j))
+    whole = f.mul(f.number("sdiv", "%k", ROWS_AT_ONCE), ROWS_AT_ONCE)
+    for first, end, count in (("0", whole, ROWS_AT_ONCE), (whole, "%k", 1)):
+        with f.loop(first, end, count) as p:
+            factors, rows = [], []
+            for r in range(count):
+                at = f.add(p, r)
+                factors.append(f.load(kind, f.at(kind, "%x", f.mul(at, "%sx"))))
+                rows.append(f.at(kind, "%b", f.mul(at, "%rb")))
+            start = "0"
+            for lanes in (tiles.lanes, 1):
+                several = kind if lanes == 1 else f"<{lanes} x {kind}>"
+                suffix = SHORT[kind] if lanes == 1 else f"v{lanes}{SHORT[kind]}"
+                stop = f.mul(f.number("sdiv", "%n", lanes), lanes)
+                spread = [x if lanes == 1 else splat(f, kind, lanes, x) for x in factors]
+                with f.loop(start, stop, lanes) as j:
+                    to = f.at(kind, "%c", j)
+                    total = f.load(several, to, size)
+                    for x, row in zip(spread, rows, strict=True):
+                        y = f.load(several, f.at(kind, row, j), size)
+                        total = f.emit(
+                            f"call {several} @llvm.fmuladd.{suffix}({several} {x}, {several} {y}, "
+                            f"{several} {total})"
+                        )
+                    f.store(several, total, to, size)
+                start = stop
     return f.text()
 
 

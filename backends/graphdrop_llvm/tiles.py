@@ -99,7 +99,7 @@ class Tiles:
                 for q in range(self.registers.vectors)
             ]
             for r in range(height):
-                x = self._splat(f, f.load(kind, f.at(kind, a, r)))
+                x = splat(f, kind, self.lanes, f.load(kind, f.at(kind, a, r)))
                 for slot, y in zip(sums[r], row, strict=True):
                     old = f.load(vector, slot)
                     new = f.emit(f"{fma}({vector} {x}, {vector} {y}, {vector} {old})")
@@ -110,12 +110,6 @@ class Tiles:
             self._put(f, sums, add=True)
         self._put(f, sums, add=False)
         return f.text()
-
-    def _splat(self, f: Flow, x: str) -> str:
-        vector = f"<{self.lanes} x {self.kind}>"
-        first = f.emit(f"insertelement {vector} poison, {self.kind} {x}, i64 0")
-        zeros = f"<{self.lanes} x i32> zeroinitializer"
-        return f.emit(f"shufflevector {vector} {first}, {vector} poison, {zeros}")
 
     def _put(self, f: Flow, sums: Sequence[Sequence[str]], add: bool) -> None:
         vector = f"<{self.lanes} x {self.kind}>"
@@ -225,6 +219,14 @@ class Tiles:
             with f.loop(0, "%columns") as j:
                 self._copy(f, 1, f.at(self.kind, to, j), f.at(self.kind, source, j))
         return f.text()
+
+
+def splat(f: Flow, kind: str, lanes: int, x: str) -> str:
+    """A number in every lane of a vector."""
+    vector = f"<{lanes} x {kind}>"
+    first = f.emit(f"insertelement {vector} poison, {kind} {x}, i64 0")
+    zeros = f"<{lanes} x i32> zeroinitializer"
+    return f.emit(f"shufflevector {vector} {first}, {vector} poison, {zeros}")
 
 
 def _shuffle(f: Flow, vector: str, a: str, b: str, picks: Sequence[int]) -> str:
