@@ -332,9 +332,12 @@ def erf(m: Math, x: str) -> str:
 
 def _scaled_erfc() -> list[float]:
     """exp(t t) erfc(t) on [1, 4] as a polynomial in (2 t - 5) / 3, by Chebyshev interpolation."""
-    from scipy.special import erfcx
 
-    fit = np.polynomial.chebyshev.chebinterpolate(lambda c: erfcx((3 * c + 5) / 2), 11)
+    def scaled(centred: float) -> float:
+        t = (3 * centred + 5) / 2
+        return math.exp(t * t) * math.erfc(t)
+
+    fit = np.polynomial.chebyshev.chebinterpolate(np.vectorize(scaled), 11)
     found: list[float] = np.polynomial.chebyshev.cheb2poly(fit).tolist()
     return found
 
