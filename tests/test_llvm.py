@@ -120,6 +120,66 @@ def test_masks_are_equal_at_every_size(dtype: str) -> None:
                 )
 
 
+def numbers(stream: gd.RandomStream, shape: Any, training: Any) -> list[Node]:
+    """Every draw of numbers but normals, whose logarithms are each backend's own."""
+    floats = [stream.uniform(shape, dtype=d, training=training) for d in ("f2", "f4", "f8")]
+    many = stream.randint(shape, -(2**63), 2**63 - 1, training=training)
+    few = [
+        stream.randint(shape, *s, dtype=d, training=training)
+        for d, s in (("int8", (-128, 128)), ("uint16", (3, 4)), ("int64", (-(2**40), 2**50)))
+    ]
+    return [*floats, many, *few, stream.bernoulli(shape, 0.3, training=training)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (1,), (31,), (65,), (2048,), (4161,), (3, 2047), (700, 7), (2, 1, 33)]
+)
+def test_numbers_are_equal_at_every_size(shape: tuple[int, ...], training: bool) -> None:
+    found = []
+    for backend in ("numpy", "llvm"):
+        x = gd.tensor("x", "float32", (None,) * len(shape))
+        made = numbers(gd.RandomStream(5), x.shape, training)
+        # computed with what else a kernel does, and where its rows are walked twice
+        made.append(x * made[1] + made[1])
+        if shape:
+            made.append(made[1] - made[1].max(axis=-1, keepdims=True) if shape[-1] else x)
+        f = gd.function([x], made, backend=backend, on_unused_input="ignore")
+        f(np.ones(shape, "f4"))
+        found.append(f(np.ones(shape, "f4")))
+    assert "outside" not in f.executable.listing("program")
+    for right, mine in zip(*found, strict=True):
+        assert mine.dtype == right.dtype
+        np.testing.assert_array_equal(mine, right)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_normal_numbers_agree(dtype: str) -> None:
+    z = [gd.function([], gd.RandomStream(5).normal((999, 101), dtype=dtype), backend=b)()
+         for b in ("numpy", "llvm")]  # fmt: skip
+    np.testing.assert_array_max_ulp(z[1], z[0], 4 if dtype == "float64" else 1)
+
+
+def test_numbers_are_drawn_in_native_loops() -> None:
+    def step(h: Node) -> Node:
+        noise = stream.normal(h.shape, name="noise") + stream.uniform(h.shape, name="more")
+        return gd.tanh(h * 0.5 + noise)
+
+    x = gd.matrix("x")
+    stream = gd.RandomStream(9)
+    last, _ = gd.scan(lambda h, _: (step(h), h), init=x, length=5)
+    fs = [gd.function([x], [last, gd.grad(last.sum(), x)], backend=b) for b in ("numpy", "llvm")]
+    text = fs[1].executable.listing("program")
+    assert "loop of 5 steps" in text
+    assert "outside" not in text
+    given = np.ones((7, 33), "f4")
+    for call in range(2):
+        with stream.at(call=call):
+            right, mine = (f(given) for f in fs)
+        for a, b in zip(mine, right, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -11,6 +11,7 @@ import scipy.stats
 
 import graphdrop as gd
 from graphdrop.errors import ArgumentError, DTypeError, RandomError, ShapeError
+from graphdrop.ops import random as ops
 from graphdrop.random import RandomStream, words
 from graphdrop.testing.table import INTEGERS
 
@@ -134,10 +135,13 @@ class TestBits:
                 np.array([-5 + (int(u) * 1005 >> 64) for u in lane.ravel()], np.int16),
                 categorical(p, shape, *where),
             ]
-            for found, right in zip(f(), expected, strict=True):
+            for node, found, right in zip(nodes, f(), expected, strict=True):
                 assert found.dtype == right.dtype
                 assert found.shape == shape
-                assert found.tobytes() == right.tobytes()
+                if node.op is ops.normal and f.backend == "llvm":  # its log and cos are its own
+                    np.testing.assert_array_max_ulp(found, right, 4)
+                else:
+                    assert found.tobytes() == right.tobytes()
 
     def test_sites_are_handed_out_in_order(self) -> None:
         stream = RandomStream(7)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphdrop.graph import Node
-from graphdrop.op import constant_value
 from graphdrop.ops import random as draws
 from graphdrop.replay import operand
 
@@ -21,27 +20,6 @@ FLOATS = {
     "float32": "(float)({lane32} >> 8) * 0x1p-24f",
     "float64": "(double)({lane64} >> 11) * 0x1p-53",
 }
-
-
-def prints(node: Node) -> bool:
-    """Whether a draw is printed: one that nothing can be wrong with at the call, and whose elements
-    are counted from the first of all.
-    """
-    if node.op not in (draws.uniform, draws.normal, draws.bernoulli, draws.randint):
-        return False
-    example = constant_value(operand(node, "example"))
-    if example is None or example.ndim:
-        return False
-    if node.op is draws.bernoulli:
-        p = constant_value(node.inputs[0])
-        return p is not None and bool(((p >= 0) & (p <= 1)).all())
-    if node.op is draws.randint:
-        low, last = (constant_value(n) for n in node.inputs[:2])
-        info = np.iinfo(node.dtype)
-        if low is None or last is None:
-            return False
-        return bool(((low >= info.min) & (low <= last) & (last <= info.max)).all())
-    return True
 
 
 def number(node: Node, names: Mapping[Node, str]) -> str:

@@ -23,7 +23,7 @@ from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
 from graphdrop.ops import create, random
 from graphdrop.replay import operand
-from graphdrop.schedule import Buffer, Kernel, Place, contiguous, replaces
+from graphdrop.schedule import Buffer, Kernel, Place, contiguous, draws_numbers, replaces
 from graphdrop.schedule.walk import Stage, collapse, stages_of
 from graphdrop.types import Size, num_elements
 
@@ -64,7 +64,7 @@ class Printer:
         self.kernel = kernel
         drawing = [n for n in kernel.nodes if "key" in n.op.operand_names]
         self.keys = {operand(n, "key") for n in drawing}
-        self.numbers = [n for n in drawing if draws.prints(n)]
+        self.numbers = [n for n in drawing if draws_numbers(n)]
         counts = any(n.op is create.iota for n in kernel.nodes)
         places = [*kernel.reads.items(), *kernel.writes.items(), *kernel.reduced.items()]
         # the position in C order is walked along too, where somebody asks for it

@@ -26,13 +26,14 @@ from graphdrop.schedule import (
     closed,
     conditions,
     draws_bits,
+    draws_numbers,
     fetches_rows,
     lower,
     schedule,
 )
 from graphdrop.types import TupleType
 
-from . import draws, scalars
+from . import scalars
 from .device import Device
 from .launches import launches_of
 from .plans import Plan, all_steps
@@ -49,7 +50,7 @@ def prints(node: Node) -> str | None:
         return None
     if scalars.prints(node) or node.op in (create.iota, size_op):
         return "loop"
-    if draws_bits(node) or draws.prints(node):
+    if draws_bits(node) or draws_numbers(node):
         return "loop"
     if node.op in HOW and node.dtype.kind != "b":
         return "reduce"

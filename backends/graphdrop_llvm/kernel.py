@@ -15,16 +15,15 @@ import numpy as np
 from graphdrop.graph import Node
 from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
-from graphdrop.ops import create
-from graphdrop.ops import random as draws
+from graphdrop.ops import create, random
 from graphdrop.replay import operand
 from graphdrop.schedule import Kernel, Place
 from graphdrop.schedule.walk import Stage
 from graphdrop.types import num_elements
 
 from .access import fetch, put, stream
+from .draws import NUMBERS, Mask, Words, lane_bits, number
 from .lanes import Lanes, literal, memory_type, scalar_type
-from .masks import Window
 from .module import Code, Module
 from .reductions import combine, horizontal, identity, wide
 from .scalars import PRINTERS
@@ -42,10 +41,10 @@ class Printer(Walk):
         self.module = module
         self.code = Code(module, own=True)
         self.bases: dict[tuple[str, Node], str] = {}
-        self.windows: dict[tuple[int, tuple[Node, ...]], Window] = {}
         drawing = (n for n in kernel.nodes if "key" in n.op.operand_names)
         self.keys = {operand(n, "key") for n in drawing}
-        self.windows_of: dict[Node, Window] = {}
+        self.masks: dict[Node, Mask] = {}
+        self.words: dict[Node, Words] = {}
         self.streams: dict[Node, str] = {}
         self.kept = {n: self._row(n) for stage in self.stages for n in stage.kept}
 
@@ -192,21 +191,28 @@ class Printer(Walk):
             return None
         return value
 
-    def _windows(self) -> list[Window]:
-        found = []
+    def _windows(self) -> list[Mask | Words]:
+        """One for every draw; dropouts of one mask share theirs."""
+        found: list[Mask | Words] = []
+        masks: dict[tuple[int, tuple[Node, ...]], Mask] = {}
         for node in self.kernel.nodes:
-            if node.op not in (draws.dropout, draws.mask):
+            if "key" not in node.op.operand_names:
                 continue
-            threshold, training, key, step, _ = node.inputs[-5:]
-            which = (node.params["site"], (threshold, training, key, step))
-            if which not in self.windows:
-                self.windows[which] = Window(
-                    self.code, node.params["site"], self._scalar(threshold),
-                    self._scalar(training), self._address(key), self._scalar(step),
-                    self.code.size(num_elements(self.kernel.domain)), self.module,
-                )  # fmt: skip
-                found.append(self.windows[which])
-            self.windows_of[node] = self.windows[which]
+            training, key, step = node.inputs[-4:-1]
+            which = (
+                node.params["site"], self._scalar(training), self._address(key),
+                self._scalar(step), self.code.size(num_elements(self.kernel.domain)),
+            )  # fmt: skip
+            if node.op in NUMBERS:
+                self.words[node] = Words(self.code, self.module, lane_bits(node), *which)
+                found.append(self.words[node])
+                continue
+            known = (node.params["site"], node.inputs[-5:-1])
+            if known not in masks:
+                threshold = self._scalar(node.inputs[-5])
+                masks[known] = Mask(self.code, self.module, threshold, *which)
+                found.append(masks[known])
+            self.masks[node] = masks[known]
         return found
 
     def _address(self, key: Node) -> str:
@@ -316,8 +322,11 @@ class Printer(Walk):
                     after[node] = self._accumulate(b, node, sums[node], x, mask)
                 else:
                     self._add_to_memory(b, node, x, j, mask)
-            elif node.op in (draws.dropout, draws.mask):
+            elif node in self.masks:
                 values[node] = self._drop(b, node, values, j)
+            elif node in self.words:
+                words = self.words[node]
+                values[node] = number(b, node, words.lanes(b, j), words.training, values)
             elif node.op is create.iota:
                 values[node] = self._position(b, j)
             elif node in self.hits and b.width > 1:
@@ -373,9 +382,9 @@ class Printer(Walk):
         return b.emit(f"icmp eq {b.type('i8')} {b.splat('i8', lane)}, {b.positions('i8')}")
 
     def _drop(self, b: Lanes, node: Node, values: dict[Node, str], j: str) -> str:
-        window = self.windows_of[node]
+        window = self.masks[node]
         keep = window.bits(b, j)
-        if node.op is draws.mask:
+        if node.op is random.mask:
             return keep
         x, dtype = values[node.inputs[0]], node.dtype
         kind = scalar_type(dtype)

@@ -17,7 +17,6 @@ from graphdrop.graph import Node
 from graphdrop.kept import Recent
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
-from graphdrop.ops import random as draws
 from graphdrop.ops.leaf import Shared
 from graphdrop.ops.linalg import _matmul
 from graphdrop.ops.sort import last_equal
@@ -30,6 +29,7 @@ from graphdrop.schedule import (
     conditions,
     cost,
     draws_bits,
+    draws_numbers,
     fetches_rows,
     operands,
     schedule,
@@ -37,7 +37,7 @@ from graphdrop.schedule import (
 )
 from graphdrop.types import Atom, TupleType, evaluate
 
-from . import blas, gemm, masks, products
+from . import blas, draws, gemm, products
 from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
@@ -63,8 +63,8 @@ def prints(node: Node) -> str | None:
         return None
     if node.op in PRINTERS or node.op in (create.iota, size_op):
         return "loop"
-    if node.op in (draws.dropout, draws.mask):
-        return "loop" if draws_bits(node) else None
+    if draws_bits(node) or draws_numbers(node):
+        return "loop"
     if node.op in PRINTED and node.dtype.kind != "b":
         return "reduce"
     if fetches_rows(node) or node.op is last_equal:
@@ -102,7 +102,7 @@ class LlvmProgram:
         printed = Segments(self.program, self.module, split=split)
         self.text = self.module.text()
         symbols = {r: blas.address(r) for r in products.ROUTINES.values() if r in self.text}
-        symbols |= gemm.symbols(self.text) | masks.symbols(self.text) | runtime().symbols
+        symbols |= gemm.symbols(self.text) | draws.symbols(self.text) | runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]
         slots += [b.number for b in self.program.outputs if b.role == "output"]

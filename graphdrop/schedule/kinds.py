@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..graph import Node
 from ..op import constant_value
 from ..ops import random as draws
@@ -23,6 +25,27 @@ def fetches_rows(node: Node) -> bool:
     x, *values, ids = node.inputs
     fits = all(v.shape == (*ids.shape, *x.shape[1:]) for v in values)
     return node.op is _gather or (node.dtype.name in ADDED and fits)
+
+
+def draws_numbers(node: Node) -> bool:
+    """Whether a node is a draw of numbers with which nothing can be wrong at the call, and whose
+    elements are counted from the first of all.
+    """
+    if node.op not in (draws.uniform, draws.normal, draws.bernoulli, draws.randint):
+        return False
+    example = constant_value(node.inputs[-1])
+    if example is None or example.ndim:
+        return False
+    if node.op is draws.bernoulli:
+        p = constant_value(node.inputs[0])
+        return p is not None and bool(((p >= 0) & (p <= 1)).all())
+    if node.op is draws.randint:
+        low, last = (constant_value(n) for n in node.inputs[:2])
+        info = np.iinfo(node.dtype)
+        if low is None or last is None:
+            return False
+        return bool(((low >= info.min) & (low <= last) & (last <= info.max)).all())
+    return True
 
 
 def draws_bits(node: Node) -> bool:
