@@ -16,13 +16,20 @@ from ..ops.elementwise import (
     div,
     equal,
     exp,
+    greater,
+    greater_equal,
     isfinite,
     isnan,
+    less,
+    less_equal,
     log,
+    logical_and,
     logical_not,
     logical_or,
     maximum,
+    minimum,
     not_equal,
+    round,
     where,
 )
 from ..ops.index import _gather, _scatter_add
@@ -182,8 +189,20 @@ def _logsumexp(node: Node) -> Node:
     return cast(reshape(total, node.shape), node.dtype)
 
 
+def _threshold(node: Node) -> Node:
+    """T of a rate; one outside [0, 1] is told as a label outside one class is, and so explained."""
+    (rate,) = node.inputs
+    some = minimum(maximum(round(rate * draws.STEPS), 1), draws.STEPS - 1)
+    steps = where(greater(rate, 0), where(less(rate, 1), some, draws.STEPS), 0)
+    inside = logical_and(greater_equal(rate, 0), less_equal(rate, 1))
+    fault = cast(expand_dims(logical_not(inside), 0), np.int64)
+    known = checked_labels.make((fault,), {"classes": 1, "ignore": None})
+    return cast(steps, np.int64) + reshape(known, ())
+
+
 RULES: Rules = {
-    draws.dropout: _mask_apart, softmax: _softmax, log_softmax: _log_softmax,
+    draws.dropout: _mask_apart, draws.threshold: _threshold,
+    softmax: _softmax, log_softmax: _log_softmax,
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
     any: _any, all: _all, max: _extreme, min: _extreme, argmax: _position, argmin: _position,
     logsumexp: _logsumexp, _gather: rows_fetched,
