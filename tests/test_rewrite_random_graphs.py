@@ -21,6 +21,7 @@ from graphdrop.errors import OutOfRangeError, ShapeError
 from graphdrop.graph import Node, toposort
 from graphdrop.op import constant_value
 from graphdrop.ops.elementwise import exp, log, sigmoid, where
+from graphdrop.ops.random import dropout
 from graphdrop.ops.reduce import logsumexp
 from graphdrop.ops.softmax import softmax
 from graphdrop.replay import operand
@@ -122,6 +123,16 @@ def dropped(g: Builder, a: Node, b: Node, k: int) -> Node:
     return gd.dropout(a, rate, g.stream, training, axes=axes)
 
 
+def drawn(g: Builder, a: Node, b: Node, k: int) -> Node:
+    training = [True, g.flag, False][k % 3]
+    return [
+        lambda: g.stream.randint(a.shape, -3, 4, dtype=["int8", "int64"][k % 2], training=training),
+        lambda: g.stream.bernoulli(a.shape, 0.5, training=training),
+        lambda: gd.floor(g.stream.uniform(a.shape, dtype="float64", training=training) * 4),
+        lambda: a + gd.floor(g.stream.uniform(a.shape, 0, 4, training=training)).astype("float64"),
+    ][k % 4]()  # fmt: skip
+
+
 def reshaped(g: Builder, a: Node, b: Node, k: int) -> Node:
     return [
         lambda: a.reshape(-1), lambda: a.reshape((1, *a.shape)).max(axis=0).max(axis=()),
@@ -166,7 +177,7 @@ EXACTLY: list[Instruction] = [
     lambda g, a, b, k: gd.stop_gradient(a) if k % 4 == 0 else gd.clip(a, -3, 3),
     lambda g, a, b, k: a.astype("float32").astype("float64") if k % 2 else gd.floor(gd.floor(a)),
     multiplied, product, through_integers, through_bools, dropped, reshaped, reduced, with_number,
-    with_number, dropped,
+    with_number, dropped, drawn,
 ]  # fmt: skip
 
 
@@ -332,7 +343,7 @@ def test_all_rules_keep_values_gradients_masks_and_call_numbers(program: Any, si
             assert found.shape == value.shape
             np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-12 * scale)
     assert drawing_calls(plain, g) == drawing_calls(rewritten, g)
-    for node in (draw.node for draw in plain.draws):
+    for node in (draw.node for draw in plain.draws if draw.node.op is dropout):
         site = node.params["site"]
         rate = {"rate": 0.5} if constant_value(operand(node, "threshold")) is None else {}
         masks = [f.mask(site, 5, **rate) for f in (plain, rewritten)]
@@ -359,7 +370,7 @@ def test_draws_are_neither_added_nor_changed(program: Any) -> None:
 
     def sites(outputs: list[Node]) -> set[tuple[Any, ...]]:
         drawn = [n for n in toposort(outputs) if "key" in n.op.operand_names]
-        return {(n.op, n.params["site"], n.params["shared"], n.inputs[3]) for n in drawn}
+        return {(n.op, n.params["site"], n.params.get("shared"), n.inputs[-2]) for n in drawn}
 
     assert sites(optimize(nodes, PHASES)[0]) <= sites(nodes)
 
