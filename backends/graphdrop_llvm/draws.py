@@ -248,25 +248,21 @@ def _declare(module: Module, name: str, fields: tuple[str, ...]) -> None:
 
 
 @cache
-def _engine() -> Any:
-    return compile_module(philox(), {})
+def _engine(name: str) -> Any:
+    return compile_module(FUNCTIONS[name](), {})
 
 
 def symbols(text: str) -> dict[str, int]:
     """The addresses of the functions below that a module's text calls."""
     return {
-        name: _engine().get_function_address(name)
-        for name in ("gd_mask", "gd_words")
-        if f"@{name}(" in text
+        name: _engine(name).get_function_address(name) for name in FUNCTIONS if f"@{name}(" in text
     }
 
 
-def philox() -> str:
-    """Two functions of the words of groups of 8 blocks:
+def mask_function() -> str:
+    """void gd_mask(out, seed, site, call, step, example, first block, groups, threshold)
 
-    void gd_words(out, seed, site, call, step, example, first block, groups): the 32 words of each
-    void gd_mask(the same, threshold): 128 bits of each: bit i is whether the i-th 16-bit lane is
-    at least the threshold
+    128 bits for every group: bit i is whether the i-th 16-bit lane is at least the threshold.
     """
     every16 = "shufflevector <128 x i16> %l1, <128 x i16> poison, <128 x i32> zeroinitializer"
     begin = f"""  %small = call i64 @llvm.umin.i64(i64 %threshold, i64 65535)
@@ -275,7 +271,7 @@ def philox() -> str:
   %least = {every16}
   %none = icmp ugt i64 %threshold, 65535
 """
-    kept = """  %lanes = bitcast <32 x i64> {words} to <128 x i16>
+    end = """  %lanes = bitcast <32 x i64> {words} to <128 x i16>
   %kept = icmp uge <128 x i16> %lanes, %least
   %bits = bitcast <128 x i1> %kept to i128
   %found = select i1 %none, i128 0, i128 %bits
@@ -283,16 +279,29 @@ def philox() -> str:
   %at = getelementptr i8, ptr %out, i64 %o
   store i128 %found, ptr %at, align 1
 """
-    stored = """  %o = shl i64 %g, 8
+    return _of_groups("gd_mask", MASK_FIELDS, begin, end)
+
+
+def words_function() -> str:
+    """void gd_words(out, seed, site, call, step, example, first block, groups)
+
+    The 32 words of every group.
+    """
+    end = """  %o = shl i64 %g, 8
   %at = getelementptr i8, ptr %out, i64 %o
   store <32 x i64> {words}, ptr %at, align 8
 """
-    masks = _of_groups("gd_mask", MASK_FIELDS, begin, kept)
-    return masks + "\n" + _of_groups("gd_words", WORD_FIELDS, "", stored)
+    return _of_groups("gd_words", WORD_FIELDS, "", end)
+
+
+# a module for each, as most programs call one of them
+FUNCTIONS = {"gd_mask": mask_function, "gd_words": words_function}
 
 
 def _of_groups(name: str, fields: tuple[str, ...], begin: str, end: str) -> str:
-    """A loop over groups; `end` is what is done with the words of one, {words}."""
+    """A function that walks groups of 8 blocks of Philox4x64-10 (Salmon et al., "Parallel random
+    numbers: as easy as 1, 2, 3", SC 2011); `end` is done with the 32 words of each, {words}.
+    """
     wide = "<8 x i64>"
     lines: list[str] = []
     count = 0
