@@ -12,77 +12,16 @@ from graphdrop.ops.sort import last_equal
 from graphdrop.schedule import Place, Rows
 from graphdrop.types import Size, num_elements
 
+from .flow import Function
 from .lanes import memory_type
 from .module import Code, Module
 
 BLOCK = 1024  # numbers of a row that one unit adds to
 LANES = 16
 
-# The last position of every value, in a table of open addresses: 0, or one more than a position.
-LAST_EQUAL = (
-    "declare ptr @calloc(i64, i64)",
-    "declare void @free(ptr)",
-    "declare i64 @llvm.ctlz.i64(i64, i1)",
-    """define internal void @gd_last_equal(ptr %x, ptr %last, i64 %n) {
-entry:
-  %most = or i64 %n, 1
-  %zeros = call i64 @llvm.ctlz.i64(i64 %most, i1 true)
-  %bits = sub i64 65, %zeros
-  %slots = shl i64 1, %bits
-  %mask = sub i64 %slots, 1
-  %drop = sub i64 64, %bits
-  %table = call ptr @calloc(i64 %slots, i64 8)
-  br label %each
-each:
-  %i = phi i64 [ 0, %entry ], [ %next, %put ]
-  %more = icmp slt i64 %i, %n
-  br i1 %more, label %find, label %tell
-find:
-  %at = getelementptr i64, ptr %x, i64 %i
-  %value = load i64, ptr %at
-  %mixed = mul i64 %value, -7046029254386353131
-  %home = lshr i64 %mixed, %drop
-  br label %probe
-probe:
-  %slot = phi i64 [ %home, %find ], [ %beside, %other ]
-  %entered = getelementptr i64, ptr %table, i64 %slot
-  %held = load i64, ptr %entered
-  %free = icmp eq i64 %held, 0
-  br i1 %free, label %put, label %compare
-compare:
-  %before = sub i64 %held, 1
-  %where = getelementptr i64, ptr %x, i64 %before
-  %there = load i64, ptr %where
-  %same = icmp eq i64 %there, %value
-  br i1 %same, label %put, label %other
-other:
-  %after = add i64 %slot, 1
-  %beside = and i64 %after, %mask
-  br label %probe
-put:
-  %next = add i64 %i, 1
-  store i64 %next, ptr %entered
-  %mine = getelementptr i64, ptr %last, i64 %i
-  store i64 %slot, ptr %mine
-  br label %each
-tell:
-  %j = phi i64 [ 0, %each ], [ %following, %told ]
-  %left = icmp slt i64 %j, %n
-  br i1 %left, label %told, label %done
-told:
-  %place = getelementptr i64, ptr %last, i64 %j
-  %its = load i64, ptr %place
-  %address = getelementptr i64, ptr %table, i64 %its
-  %one.more = load i64, ptr %address
-  %position = sub i64 %one.more, 1
-  store i64 %position, ptr %place
-  %following = add i64 %j, 1
-  br label %tell
-done:
-  call void @free(ptr %table)
-  ret void
-}""",
-)
+# an odd number of 64 bits near 2**64 over the golden ratio: products' high bits spread well
+# (Knuth, "The Art of Computer Programming" 3, section 6.4)
+SPREAD = -7046029254386353131
 
 
 def units(step: Rows) -> Size:
@@ -101,7 +40,8 @@ def print_rows(step: Rows, module: Module) -> tuple[str, list[int]]:
     array = _base(code, step.array) if step.array is not None else ""
     rows = _base(code, step.rows) if step.rows is not None else ""
     if step.node.op is last_equal:
-        for text in LAST_EQUAL:
+        for text in ("declare ptr @calloc(i64, i64)", "declare void @free(ptr)",
+                     "declare i64 @llvm.ctlz.i64(i64, i1)", _last_equal()):  # fmt: skip
             module.needs[text] = None
         count = code.size(num_elements(step.ids.shape))
         code.do(f"call void @gd_last_equal(ptr {ids}, ptr {rows}, i64 {count})")
@@ -125,6 +65,42 @@ def print_rows(step: Rows, module: Module) -> tuple[str, list[int]]:
                     _fetch(code, step, array, rows, at, i)
     code.do("ret void")
     return module.step([*code.entry(), *code.lines]), code.places
+
+
+def _last_equal() -> str:
+    """last[i] = the greatest j for which x[j] = x[i], by a table of open addresses whose entries
+    are 0, or one more than a position; it has at least twice as many as there are values.
+    """
+    f = Function("define internal void @gd_last_equal(ptr %x, ptr %last, i64 %n)")
+    zeros = f.emit(f"call i64 @llvm.ctlz.i64(i64 {f.emit('or i64 %n, 1')}, i1 true)")
+    bits = f.number("sub", 65, zeros)
+    entries = f.number("shl", 1, bits)
+    table = f.emit(f"call ptr @calloc(i64 {entries}, i64 8)")
+    slot = f.slot("i64")
+    with f.loop(0, "%n") as i:
+        value = f.load("i64", f.at("i64", "%x", i))
+        home = f.number("lshr", f.mul(value, SPREAD), f.number("sub", 64, bits))
+        f.store("i64", home, slot)
+        f.do("br label %probe")
+        f.label("probe")
+        at = f.load("i64", slot)
+        entry = f.at("i64", table, at)
+        held = f.load("i64", entry)
+        f.do(f"br i1 {f.holds('eq', held, 0)}, label %put, label %compare")
+        f.label("compare")
+        other = f.load("i64", f.at("i64", "%x", f.number("sub", held, 1)))
+        beside = f.number("and", f.add(at, 1), f.number("sub", entries, 1))
+        f.store("i64", beside, slot)
+        f.do(f"br i1 {f.holds('eq', other, value)}, label %put, label %probe")
+        f.label("put")
+        f.store("i64", f.add(i, 1), entry)
+        f.store("i64", at, f.at("i64", "%last", i))
+    with f.loop(0, "%n") as i:
+        place = f.at("i64", "%last", i)
+        held = f.load("i64", f.at("i64", table, f.load("i64", place)))
+        f.store("i64", f.number("sub", held, 1), place)
+    f.do(f"call void @free(ptr {table})")
+    return f.text()
 
 
 def _width(step: Rows) -> Size:
