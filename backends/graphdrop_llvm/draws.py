@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,11 @@ from graphdrop.replay import operand
 from graphdrop.schedule.fuse import WINDOW as ROW
 
 from . import functions
-from .engine import compile_module
 from .lanes import Lanes, literal, scalar_type
-from .module import Code, Module
+from .module import Code
+from .philox import GROUP, declaration, product
 from .scalars import converted
 
-GROUP = 2048  # bits of the 8 blocks that are drawn at once
-WORD_FIELDS = ("seed", "site", "call", "step", "example", "first", "groups")
-MASK_FIELDS = (*WORD_FIELDS, "threshold")
 NUMBERS = (draws.uniform, draws.normal, draws.bernoulli, draws.randint)
 
 
@@ -86,11 +82,11 @@ class Mask(Window):
 
     ROOM = 4096
 
-    def __init__(self, code: Code, module: Module, threshold: str, *which: Any) -> None:
+    def __init__(self, code: Code, threshold: str, *which: Any) -> None:
         # one byte more than a whole load reads
         super().__init__(code, 16, self.ROOM, self.ROOM // 8 + 8, *which)
         self.threshold = threshold
-        _declare(module, "gd_mask", MASK_FIELDS)
+        code.module.needs[declaration("gd_mask")] = None
 
     def _draw(self, given: str, groups: str) -> None:
         # while not training all are kept: lanes are at least 0
@@ -124,12 +120,12 @@ class Mask(Window):
 class Words(Window):
     """Lanes of 32 or 64 bits; nothing is drawn while not training."""
 
-    def __init__(self, code: Code, module: Module, bits: int, *which: Any) -> None:
+    def __init__(self, code: Code, bits: int, *which: Any) -> None:
         self.kind = f"i{bits}"
         room = ROW + GROUP // bits
         # the last load may read a vector's width more
         super().__init__(code, bits, room, (room + 32) * bits // 8, *which)
-        _declare(module, "gd_words", WORD_FIELDS)
+        code.module.needs[declaration("gd_words")] = None
 
     def _draw(self, given: str, groups: str) -> None:
         some = self.code.choose(self.training, "i64", groups, 0)
@@ -212,23 +208,7 @@ def _integer(b: Lanes, low: str, last: str, lanes: str) -> str:
     one, zero = b.repeat("i64", "1"), b.repeat("i64", "0")
     span = b.binary("add", "i64", b.binary("sub", "i64", last, low), one)
     whole = b.emit(f"icmp eq {b.type('i64')} {span}, {zero}")
-    return b.binary("add", "i64", low, b.select(whole, "i64", lanes, _high_product(b, lanes, span)))
-
-
-def _high_product(b: Lanes, x: str, y: str) -> str:
-    """The high halves of products of 64 bits, from four products of 32."""
-    low32 = b.repeat("i64", str(2**32 - 1))
-
-    def op(name: str, x: str, y: str) -> str:
-        return b.binary(name, "i64", x, y)
-
-    def up(x: str) -> str:
-        return op("lshr", x, b.repeat("i64", "32"))
-
-    xl, xh, yl, yh = op("and", x, low32), up(x), op("and", y, low32), up(y)
-    ll, lh, hl, hh = op("mul", xl, yl), op("mul", xl, yh), op("mul", xh, yl), op("mul", xh, yh)
-    middle = op("add", op("add", up(ll), op("and", lh, low32)), hl)
-    return op("add", op("add", hh, up(lh)), up(middle))
+    return b.binary("add", "i64", low, b.select(whole, "i64", lanes, product(b, lanes, span)[0]))
 
 
 def _as_word(b: Lanes, node: Node, given: Mapping[Node, str]) -> str:
@@ -240,136 +220,3 @@ def _as_word(b: Lanes, node: Node, given: Mapping[Node, str]) -> str:
 
 def _narrow(b: Lanes, kind: str, word: str) -> str:
     return word if kind == "i64" else b.convert("trunc", "i64", kind, word)
-
-
-# ---- the words
-def _declare(module: Module, name: str, fields: tuple[str, ...]) -> None:
-    module.needs[f"declare void @{name}(ptr, {', '.join(['i64'] * len(fields))})"] = None
-
-
-@cache
-def _engine(name: str) -> Any:
-    return compile_module(FUNCTIONS[name](), {})
-
-
-def symbols(text: str) -> dict[str, int]:
-    """The addresses of the functions below that a module's text calls."""
-    return {
-        name: _engine(name).get_function_address(name) for name in FUNCTIONS if f"@{name}(" in text
-    }
-
-
-def mask_function() -> str:
-    """void gd_mask(out, seed, site, call, step, example, first block, groups, threshold)
-
-    128 bits for every group: bit i is whether the i-th 16-bit lane is at least the threshold.
-    """
-    every16 = "shufflevector <128 x i16> %l1, <128 x i16> poison, <128 x i32> zeroinitializer"
-    begin = f"""  %small = call i64 @llvm.umin.i64(i64 %threshold, i64 65535)
-  %l0 = trunc i64 %small to i16
-  %l1 = insertelement <128 x i16> poison, i16 %l0, i64 0
-  %least = {every16}
-  %none = icmp ugt i64 %threshold, 65535
-"""
-    end = """  %lanes = bitcast <32 x i64> {words} to <128 x i16>
-  %kept = icmp uge <128 x i16> %lanes, %least
-  %bits = bitcast <128 x i1> %kept to i128
-  %found = select i1 %none, i128 0, i128 %bits
-  %o = shl i64 %g, 4
-  %at = getelementptr i8, ptr %out, i64 %o
-  store i128 %found, ptr %at, align 1
-"""
-    return _of_groups("gd_mask", MASK_FIELDS, begin, end)
-
-
-def words_function() -> str:
-    """void gd_words(out, seed, site, call, step, example, first block, groups)
-
-    The 32 words of every group.
-    """
-    end = """  %o = shl i64 %g, 8
-  %at = getelementptr i8, ptr %out, i64 %o
-  store <32 x i64> {words}, ptr %at, align 8
-"""
-    return _of_groups("gd_words", WORD_FIELDS, "", end)
-
-
-# a module for each, as most programs call one of them
-FUNCTIONS = {"gd_mask": mask_function, "gd_words": words_function}
-
-
-def _of_groups(name: str, fields: tuple[str, ...], begin: str, end: str) -> str:
-    """A function that walks groups of 8 blocks of Philox4x64-10 (Salmon et al., "Parallel random
-    numbers: as easy as 1, 2, 3", SC 2011); `end` is done with the 32 words of each, {words}.
-    """
-    wide = "<8 x i64>"
-    lines: list[str] = []
-    count = 0
-
-    def emit(text: str) -> str:
-        nonlocal count
-        count += 1
-        lines.append(f"  %p{count} = {text}")
-        return f"%p{count}"
-
-    def every(value: int) -> str:
-        signed = value - 2**64 if value >= 2**63 else value
-        return "<" + ", ".join([f"i64 {signed}"] * 8) + ">"
-
-    def op(name: str, a: str, b: str) -> str:
-        return emit(f"{name} {wide} {a}, {b}")
-
-    low32 = every(2**32 - 1)
-
-    def product(x: str, m: int) -> tuple[str, str]:
-        """The high and low halves of x * m, from four products of 32 bits."""
-        xl, xh = op("and", x, low32), op("lshr", x, every(32))
-        ml, mh = every(m & (2**32 - 1)), every(m >> 32)
-        ll, lh, hl, hh = op("mul", xl, ml), op("mul", xl, mh), op("mul", xh, ml), op("mul", xh, mh)
-        middle = op("add", op("add", op("lshr", ll, every(32)), op("and", lh, low32)), hl)
-        # hl may be as large as (2**32-1)**2 and the sum still fits in 64 bits
-        high = op("add", op("add", hh, op("lshr", lh, every(32))), op("lshr", middle, every(32)))
-        low = op("or", op("shl", middle, every(32)), op("and", ll, low32))
-        return high, low
-
-    def splat(name: str) -> str:
-        first = emit(f"insertelement {wide} poison, i64 {name}, i64 0")
-        return emit(f"shufflevector {wide} {first}, {wide} poison, <8 x i32> zeroinitializer")
-
-    block = emit("add i64 %first, 1")
-    shift = emit("shl i64 %g, 3")
-    block = emit(f"add i64 {block}, {shift}")
-    c0 = op("add", splat(block), "<i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>")
-    c1, c2, c3 = splat("%call"), splat("%step"), splat("%example")
-    k0, k1 = splat("%seed"), splat("%site")
-    for i in range(10):
-        if i:
-            k0 = op("add", k0, every(0x9E3779B97F4A7C15))
-            k1 = op("add", k1, every(0xBB67AE8584CAA73B))
-        h0, l0 = product(c0, 0xD2E7470EE14C6C93)
-        h1, l1 = product(c2, 0xCA5A826395121157)
-        c0, c1, c2, c3 = op("xor", op("xor", h1, c1), k0), l1, op("xor", op("xor", h0, c3), k1), l0
-    # words of one block side by side: c0[0] c1[0] c2[0] c3[0] c0[1] ...
-    a = emit(f"shufflevector {wide} {c0}, {wide} {c1}, <16 x i32> <" + ", ".join(
-        f"i32 {i}" for k in range(8) for i in (k, 8 + k)) + ">")  # fmt: skip
-    b = emit(f"shufflevector {wide} {c2}, {wide} {c3}, <16 x i32> <" + ", ".join(
-        f"i32 {i}" for k in range(8) for i in (k, 8 + k)) + ">")  # fmt: skip
-    order = [i for k in range(8) for i in (2 * k, 2 * k + 1, 16 + 2 * k, 17 + 2 * k)]
-    words = emit(f"shufflevector <16 x i64> {a}, <16 x i64> {b}, <32 x i32> <" + ", ".join(
-        f"i32 {i}" for i in order) + ">")  # fmt: skip
-    body = "\n".join(lines)
-    given = ", ".join(f"i64 %{field}" for field in fields)
-    return f"""define void @{name}(ptr %out, {given}) {{
-entry:
-{begin}  br label %groups.check
-groups.check:
-  %g = phi i64 [ 0, %entry ], [ %g.next, %group ]
-  %more = icmp ult i64 %g, %groups
-  br i1 %more, label %group, label %done
-group:
-{body}
-{end.format(words=words)}  %g.next = add i64 %g, 1
-  br label %groups.check
-done:
-  ret void
-}}"""

@@ -204,13 +204,13 @@ class Printer(Walk):
                 self._scalar(step), self.code.size(num_elements(self.kernel.domain)),
             )  # fmt: skip
             if node.op in NUMBERS:
-                self.words[node] = Words(self.code, self.module, lane_bits(node), *which)
+                self.words[node] = Words(self.code, lane_bits(node), *which)
                 found.append(self.words[node])
                 continue
             known = (node.params["site"], node.inputs[-5:-1])
             if known not in masks:
                 threshold = self._scalar(node.inputs[-5])
-                masks[known] = Mask(self.code, self.module, threshold, *which)
+                masks[known] = Mask(self.code, threshold, *which)
                 found.append(masks[known])
             self.masks[node] = masks[known]
         return found

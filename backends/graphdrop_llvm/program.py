@@ -37,7 +37,7 @@ from graphdrop.schedule import (
 )
 from graphdrop.types import Atom, TupleType, evaluate
 
-from . import blas, draws, gemm, products
+from . import blas, gemm, philox, products
 from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
@@ -102,7 +102,7 @@ class LlvmProgram:
         printed = Segments(self.program, self.module, split=split)
         self.text = self.module.text()
         symbols = {r: blas.address(r) for r in products.ROUTINES.values() if r in self.text}
-        symbols |= gemm.symbols(self.text) | draws.symbols(self.text) | runtime().symbols
+        symbols |= gemm.symbols(self.text) | philox.symbols(self.text) | runtime().symbols
         self.engine = compile_module(self.text, symbols)
         slots = [b.number for b in self.program.inputs]
         slots += [b.number for b in self.program.outputs if b.role == "output"]
