@@ -35,8 +35,8 @@ class Walk:
     stages   walks over each row
     partial  reductions to which several units add: each writes down its own part
     columns  reductions along all axes but the last: each block of rows has results of its own
-    hits     comparisons of the position in a row with one that the row asks for, which this is
-    picks    sums of what one of these lets through
+    hits     comparisons of the position in a row with a number that each row has; which that is
+    picks    sums along a row of what such a comparison lets through, one element at most
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -65,11 +65,11 @@ class Walk:
         return 2 * width if functions else width
 
     def held(self, node: Node) -> np.dtype[Any]:
-        """What the lanes of a reduction hold; one number and zeros add up without an error."""
+        """What the lanes of a reduction hold."""
         return node.dtype if node in self.picks else wide(node)
 
     def _asked(self, node: Node) -> Node | None:
-        """Of a hit the operand that is one number for a row."""
+        """The number of a row that the position is compared with; None if this is no hit."""
         if node.op is not elementwise.equal or any(n not in self.reads for n in node.inputs):
             return None
         for counted, row in (node.inputs, node.inputs[::-1]):
@@ -79,7 +79,7 @@ class Walk:
         return None
 
     def _picks(self, node: Node) -> bool:
-        """Whether a sum along a row has one term at most that is not 0."""
+        """Whether a sum along a row has one term at most that is not 0; such a sum is exact."""
         x = node.inputs[0]
         if node.op is not reduce.sum or x.op is not elementwise.where or node in self.partial:
             return False
