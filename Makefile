@@ -26,15 +26,21 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# every example, two at a time, each with its output whole; `make example-blobs` is one of them
 examples: $(VENV)/installed-demo
-	for script in examples/*.py; do $(BIN)/python $$script --quick || exit 1; done
+	$(MAKE) --jobs 2 --output-sync $(patsubst examples/%.py,example-%,$(wildcard examples/*.py))
+
+example-%: $(VENV)/installed-demo
+	$(BIN)/python examples/$*.py --quick
 
 # examples as CUDA kernels on the CPU, the quicker ones; then all kernels that ran so, compiled for GPUs
 EXAMPLES = zero_out scale_up three_layer adaptive_l2
 cuda: $(VENV)/installed-dev $(VENV)/installed-nvrtc
-	for name in $(EXAMPLES); do \
-	  CUDASHIM_FLAGS=-O2 $(BIN)/python -m tests.cudashim examples/$$name.py --quick || exit 1; done
+	$(MAKE) --jobs 2 --output-sync $(addprefix cuda-example-,$(EXAMPLES))
 	$(BIN)/python -m tests.nvrtc
+
+cuda-example-%: $(VENV)/installed-dev
+	CUDASHIM_FLAGS=-O2 $(BIN)/python -m tests.cudashim examples/$*.py --quick
 
 # peers are measured where they are installed: .venv/bin/pip install torch jax
 bench: $(VENV)/installed-demo
