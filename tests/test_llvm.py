@@ -161,6 +161,21 @@ def test_normal_numbers_agree(dtype: str) -> None:
     np.testing.assert_array_max_ulp(z[1], z[0], 4 if dtype == "float64" else 1)
 
 
+def test_many_draws_in_one_kernel_need_no_large_stack() -> None:
+    stream, found = gd.RandomStream(1), []
+    drawn = [stream.normal((200_000,), dtype="float64") for _ in range(60)]
+    f = gd.function([], sum(drawn[1:], start=drawn[0]), backend="llvm")
+    assert f.executable.listing("program").count("kernel") == 1
+    before = threading.stack_size(256 << 10)
+    try:
+        thread = threading.Thread(target=lambda: found.append(f()))
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    assert abs(found[0].std() - np.sqrt(60)) < 0.1
+
+
 def test_numbers_are_drawn_in_native_loops() -> None:
     def step(h: Node) -> Node:
         noise = stream.normal(h.shape, name="noise") + stream.uniform(h.shape, name="more")

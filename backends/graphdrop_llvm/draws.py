@@ -1,6 +1,7 @@
 """Draws inside kernels: the lanes of a window of elements, drawn when the first of them is met.
 
-A window is a few kilobytes on the stack at most, so neither masks nor words reach memory.
+A window is half a kilobyte on the stack for a mask and 17 elsewhere at most for words, so that both
+stay in the nearest cache.
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ NUMBERS = (draws.uniform, draws.normal, draws.bernoulli, draws.randint)
 class Window(ABC):
     """The lanes of one draw, for kernels that walk its elements in C order.
 
-    bits   of the lane that an element has
-    room   how many elements there are lanes for, a multiple of a group's
-    key    the address of the stream's seed and the call's number
-    total  how many elements the draw has
+    bits    of the lane that an element has
+    room    how many elements there are lanes for, a multiple of a group's
+    memory  the address of the window
+    key     the address of the stream's seed and the call's number
+    total   how many elements the draw has
     """
 
     def __init__(
-        self, code: Code, bits: int, room: int, nbytes: int, site: int, training: str, key: str,
+        self, code: Code, bits: int, room: int, memory: str, site: int, training: str, key: str,
         step: str, total: str,
     ) -> None:  # fmt: skip
         self.code, self.room, self.total = code, room, total
         self.site, self.training, self.key, self.step = site, training, key, step
         self.group, self.shift = GROUP // bits, (256 // bits).bit_length() - 1
-        self.memory = code.once(f"alloca [{nbytes} x i8], align 64", "lanes")
+        self.memory = memory
         self.begin, self.end = (code.once("alloca i64", "window") for _ in range(2))
         for place in (self.begin, self.end):
             code.entry().append(f"  store i64 0, ptr {place}")
@@ -84,7 +86,8 @@ class Mask(Window):
 
     def __init__(self, code: Code, threshold: str, *which: Any) -> None:
         # one byte more than a whole load reads
-        super().__init__(code, 16, self.ROOM, self.ROOM // 8 + 8, *which)
+        memory = code.once(f"alloca [{self.ROOM // 8 + 8} x i8], align 64", "bits")
+        super().__init__(code, 16, self.ROOM, memory, *which)
         self.threshold = threshold
         code.module.needs[declaration("gd_mask")] = None
 
@@ -120,12 +123,15 @@ class Mask(Window):
 class Words(Window):
     """Lanes of 32 or 64 bits; nothing is drawn while not training."""
 
-    def __init__(self, code: Code, bits: int, *which: Any) -> None:
+    def __init__(self, code: Code, bits: int, memory: str, *which: Any) -> None:
         self.kind = f"i{bits}"
-        room = ROW + GROUP // bits
-        # the last load may read a vector's width more
-        super().__init__(code, bits, room, (room + 32) * bits // 8, *which)
+        super().__init__(code, bits, _room(bits), memory, *which)
         code.module.needs[declaration("gd_words")] = None
+
+    @staticmethod
+    def nbytes(bits: int) -> int:
+        """What its memory must have: the last load may read a vector's width more."""
+        return (_room(bits) + 32) * bits // 8
 
     def _draw(self, given: str, groups: str) -> None:
         some = self.code.choose(self.training, "i64", groups, 0)
@@ -137,6 +143,10 @@ class Words(Window):
         address = b.emit(f"getelementptr {self.kind}, ptr {self.memory}, i64 {at}")
         size = int(self.kind[1:]) // 8
         return b.emit(f"load {b.type(self.kind)}, ptr {address}, align {size}")
+
+
+def _room(bits: int) -> int:
+    return ROW + GROUP // bits
 
 
 def lane_bits(node: Node) -> int:

@@ -46,15 +46,20 @@ class Printer(Walk):
         self.masks: dict[Node, Mask] = {}
         self.words: dict[Node, Words] = {}
         self.streams: dict[Node, str] = {}
+        self.own: list[str] = []
         self.kept = {n: self._row(n) for stage in self.stages for n in stage.kept}
 
     def _row(self, node: Node) -> str:
-        """Memory for one value of a whole row, while the function runs."""
+        """Memory for one value of a whole row."""
+        length = self.code.size(self.axes.sizes[-1])
+        return self._memory(self.code.once(f"mul i64 {length}, {node.dtype.itemsize}"))
+
+    def _memory(self, nbytes: str | int) -> str:
+        """Memory that the function has while it runs; a stack may be small."""
         for known in ("declare ptr @malloc(i64)", "declare void @free(ptr)"):
             self.module.needs[known] = None
-        length = self.code.size(self.axes.sizes[-1])
-        count = self.code.once(f"mul i64 {length}, {node.dtype.itemsize}")
-        return self.code.once(f"call ptr @malloc(i64 {count})", "row")
+        self.own.append(self.code.once(f"call ptr @malloc(i64 {nbytes})", "own"))
+        return self.own[-1]
 
     @property
     def least_to_share(self) -> int | None:
@@ -94,8 +99,8 @@ class Printer(Walk):
             code.label("end")
         if self.streams:
             code.do("fence seq_cst")  # other threads are to see what went around the caches
-        for row in self.kept.values():
-            code.do(f"call void @free(ptr {row})")
+        for memory in self.own:
+            code.do(f"call void @free(ptr {memory})")
         code.do("ret void")
         return self.module.step([*code.entry(), *code.lines])
 
@@ -204,7 +209,9 @@ class Printer(Walk):
                 self._scalar(step), self.code.size(num_elements(self.kernel.domain)),
             )  # fmt: skip
             if node.op in NUMBERS:
-                self.words[node] = Words(self.code, lane_bits(node), *which)
+                bits = lane_bits(node)
+                memory = self._memory(Words.nbytes(bits))
+                self.words[node] = Words(self.code, bits, memory, *which)
                 found.append(self.words[node])
                 continue
             known = (node.params["site"], node.inputs[-5:-1])
