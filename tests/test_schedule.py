@@ -30,18 +30,8 @@ from graphdrop.schedule import (
 from graphdrop.types import atoms_of
 
 ELEMENTWISE = {
-    "add",
-    "sub",
-    "mul",
-    "tanh",
-    "exp",
-    "where",
-    "greater",
-    "dropout",
-    "relu",
-    "div",
-    "cast",
-}
+    "add", "sub", "mul", "div", "tanh", "exp", "relu", "where", "greater", "cast", "dropout",
+}  # fmt: skip
 
 
 def prints(node: Node) -> str | None:
