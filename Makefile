@@ -27,14 +27,14 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 # every example, two at a time, each with its output whole; `make example-blobs` is one of them
+EXAMPLES := $(patsubst examples/%.py,%,$(wildcard examples/*.py))
 examples: $(VENV)/installed-demo
-	$(MAKE) --jobs 2 --output-sync $(patsubst examples/%.py,example-%,$(wildcard examples/*.py))
+	$(MAKE) --jobs 2 --output-sync $(addprefix example-,$(EXAMPLES))
 
 example-%: $(VENV)/installed-demo
 	$(BIN)/python examples/$*.py --quick
 
-# examples as CUDA kernels on the CPU, the quicker ones; then all kernels that ran so, compiled for GPUs
-EXAMPLES = zero_out scale_up three_layer adaptive_l2
+# every example as CUDA kernels on the CPU; then all kernels that ran so, compiled for GPUs
 cuda: $(VENV)/installed-dev $(VENV)/installed-nvrtc
 	$(MAKE) --jobs 2 --output-sync $(addprefix cuda-example-,$(EXAMPLES))
 	$(BIN)/python -m tests.nvrtc

@@ -68,20 +68,46 @@ struct Fiber {
 Fiber fibers[MOST];
 Context scheduler;
 unsigned current, count;
-unsigned order[MOST];
+unsigned order[MOST], turn;  // who runs when, and whose turn it is
+shim_three places[MOST];     // of threads in their block
+unsigned begins[MOST / 32], waiting[MOST / 32];  // of a warp: its first turn, how many wait
 unsigned long long slots[2][MOST];
 void (*kernel)(void **);
 void **arguments;
 
 void enter(unsigned i) {
   current = i;
-  shim_thread = {i % shim_block_size.x, i / shim_block_size.x % shim_block_size.y,
-                 i / (shim_block_size.x * shim_block_size.y)};
+  shim_thread = places[i];
 }
 
+// The next thread that can go on, of those whose turn is still to come; null if there is none.
+Fiber *next() {
+  while (turn < count) {
+    const unsigned i = order[turn++];
+    if (fibers[i].state != READY) continue;
+    enter(i);
+    return &fibers[i];
+  }
+  return nullptr;
+}
+
+// Lets a warp go on whose threads all wait for each other.  It goes on at once: its fibers' stacks
+// are still near the processor.
+void release(unsigned warp) {
+  const unsigned first = warp * 32;
+  for (unsigned i = first; i < first + 32 && i < count; i++) fibers[i].state = READY;
+  waiting[warp] = 0;
+  turn = begins[warp];
+}
+
+// From fiber to fiber: processors foresee where a switch leads that is made in one place.
 void wait(State state) {
-  fibers[current].state = state;
-  swap(fibers[current].context, scheduler);
+  Fiber &here = fibers[current];
+  here.state = state;
+  const unsigned warp = current / 32, left = count - warp * 32;
+  if (state == AT_WARP && ++waiting[warp] == (left < 32 ? left : 32)) release(warp);
+  Fiber *other = next();
+  swap(here.context, other ? other->context : scheduler);
 }
 
 void run() {
@@ -97,36 +123,19 @@ void start(unsigned i) {
   prepare(f.context, f.stack, run);
 }
 
-// Lets every warp go on whose threads all wait for each other; whether there was one, or why not.
-int release_warps(bool &any) {
-  for (unsigned first = 0; first < count; first += 32) {
-    const unsigned last = first + 32 < count ? first + 32 : count;
-    unsigned waiting = 0;
-    for (unsigned i = first; i < last; i++) waiting += fibers[i].state == AT_WARP;
-    if (!waiting) continue;
-    if (waiting != last - first) return 2;
-    for (unsigned i = first; i < last; i++) fibers[i].state = READY;
-    any = true;
-  }
-  return 0;
-}
-
 int run_block() {
   for (unsigned i = 0; i < count; i++) start(i);
   for (;;) {
-    bool any = false;
-    for (unsigned k = 0; k < count; k++) {
-      const unsigned i = order[k];
-      if (fibers[i].state != READY) continue;
-      enter(i);
-      swap(scheduler, fibers[i].context);
-      any = true;
+    turn = 0;
+    if (Fiber *first = next()) {
+      swap(scheduler, first->context);
+      continue;
     }
-    if (any) continue;
-    if (const int wrong = release_warps(any)) return wrong;
-    if (any) continue;
     unsigned done = 0;
-    for (unsigned i = 0; i < count; i++) done += fibers[i].state == DONE;
+    for (unsigned i = 0; i < count; i++) {
+      if (fibers[i].state == AT_WARP) return 2;
+      done += fibers[i].state == DONE;
+    }
     if (done == count) return 0;
     if (done) return 1;  // some threads have left without the others
     for (unsigned i = 0; i < count; i++) fibers[i].state = READY;
@@ -162,12 +171,17 @@ int shim_launch(void (*f)(void **), void **given, const unsigned *grid, const un
   shim_block_size = {block[0], block[1], block[2]};
   count = block[0] * block[1] * block[2];
   if (count == 0 || count > MOST) return 3;
-  for (unsigned i = 0; i < count; i++) order[i] = which == 1 ? count - 1 - i : i;
+  for (unsigned i = 0; i < count; i++) {
+    order[i] = which == 1 ? count - 1 - i : i;
+    places[i] = {i % block[0], i / block[0] % block[1], i / (block[0] * block[1])};
+  }
   unsigned long long seed = which;
   for (unsigned i = count - 1; which > 1 && i > 0; i--) {
     seed = seed * 6364136223846793005ull + 1442695040888963407ull;
     std::swap(order[i], order[(seed >> 33) % (i + 1)]);
   }
+  memset(waiting, 0, sizeof waiting);
+  for (unsigned k = count; k-- > 0;) begins[order[k] / 32] = k;
   for (unsigned z = 0; z < grid[2]; z++)
     for (unsigned y = 0; y < grid[1]; y++)
       for (unsigned x = 0; x < grid[0]; x++) {
