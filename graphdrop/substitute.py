@@ -93,11 +93,12 @@ def substitute(
     outputs = list(outputs)
     if not replacements and not sizes:
         return outputs
-    done: dict[Node, Node] = {}
+    done = dict(replacements)
+    everywhere = bool(sizes)
     for node in toposort(outputs, stop=replacements.__contains__):
-        new = replacements.get(node)
-        done[node] = rebuild(node, done, sizes) if new is None else new
-    return [done[node] for node in outputs]
+        if node not in done and (everywhere or not done.keys().isdisjoint(node.dependencies)):
+            done[node] = rebuild(node, done, sizes)
+    return [done.get(node, node) for node in outputs]
 
 
 def _check_fits(old: Node, new: Node) -> None:
@@ -108,12 +109,14 @@ def _check_fits(old: Node, new: Node) -> None:
 
 
 def rebuild(node: Node, done: Mapping[Node, Node], sizes: dict[Atom, Size]) -> Node:
-    """`node` on the new versions of its inputs; the node itself if nothing changed."""
+    """`node` on the new versions of its inputs, where there are any; the node itself if nothing
+    changed.
+    """
     for source in node.size_inputs:
-        new = done[source]
+        new = done.get(source, source)
         if new is not source and source.value_atom is not None:
             sizes[source.value_atom] = size_of_value(new)
-    inputs = tuple(done[i] for i in node.inputs)
+    inputs = tuple([done.get(i, i) for i in node.inputs])
     params = map_sizes(dict(node.params), sizes) if sizes and node.params else node.params
     if inputs == node.inputs and params == node.params:
         return node

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import sysconfig
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ all:
 
 def knows_layout() -> bool:
     """Whether objects lie in memory as `take` expects; found out on an array."""
-    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if sys.implementation.name != "cpython" or "free-threading" in sys.version:
         return False
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         return False

@@ -76,20 +76,23 @@ def _until_settled(
 
 def _each_scan(outputs: list[Node], change: Callable[[Node], dict[int, Node] | None]) -> list[Node]:
     """The graph with the results of scans replaced: `change` gives new results by old index."""
-    done: dict[Node, Node] = {}
+    done: dict[Node, Node] = {}  # what has changed
     results: dict[Node, dict[int, Node]] = {}
     sizes: dict[Atom, Size] = {}
     for node in toposort(outputs):
         if node.op is get and node.inputs[0] in results:
             done[node] = results[node.inputs[0]][node.params["index"]]
             continue
-        new = done[node] = rebuild(node, done, sizes)
-        if node.op is scan_op:
+        same = done.keys().isdisjoint(node.dependencies)
+        new = node if same else rebuild(node, done, sizes)
+        if new is not node:
+            done[node] = new
+        elif node.op is scan_op:
             with origin_scope(node.origin):
-                found = change(node) if new is node else None
+                found = change(node)
             if found is not None:
                 results[node] = found
-    return [done[n] for n in outputs]
+    return [done.get(n, n) for n in outputs]
 
 
 def _used_results(outputs: Sequence[Node]) -> dict[Node, set[int]]:

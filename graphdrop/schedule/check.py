@@ -6,7 +6,7 @@ A violation is a mistake of graphdrop's, so the message is for its developers.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import chain
 
 from ..errors import ScheduleError
@@ -70,6 +70,7 @@ def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> N
         ends.setdefault(last, []).append(buffer)
     live: list[_Span] = []  # in order, as none share memory
     spans: dict[Buffer, _Span] = {}
+    inside: set[Hashable] = set()  # kinds of places that have been looked at
     for number, step in enumerate(program.steps):
         for buffer in begins.get(number, ()):
             span = spans[buffer] = _span(buffer, memory, env)
@@ -83,7 +84,10 @@ def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> N
                     live.remove(other)
             bisect.insort(live, span)
         for place in _places(step):
-            _check_inside(number, place, env)
+            kind = (place.shape, place.strides, place.offset, place.buffer.elements)
+            if kind not in inside:
+                _check_inside(number, place, env)
+                inside.add(kind)
         for buffer in ends.get(number, ()):
             if spans[buffer] in live:  # unless another one has its place
                 live.remove(spans[buffer])
