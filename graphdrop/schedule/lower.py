@@ -128,9 +128,9 @@ def _cross_entropy(node: Node) -> Node:
     ignore = node.params["ignore"]
     known = checked_labels.make((labels,), {"classes": logits.shape[-1], "ignore": ignore})
     shifted = _shifted(_wide(logits), -1)
-    total = sum(exp(shifted), axis=-1)
+    total = sum(exp(shifted), axis=-1, keepdims=True)  # as the gradient has it
     own = sum(where(_chosen(known, logits.shape), shifted, 0), axis=-1)
-    loss = log(total) - own
+    loss = log(reshape(total, own.shape)) - own
     if ignore is not None:
         loss = where(equal(known, ignore), 0, loss)
     return cast(loss, node.dtype)
