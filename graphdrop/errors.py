@@ -5,6 +5,8 @@ expect (`ValueError`, `TypeError`, ...).  A message says what was attempted, on 
 the user built it (file:line) and what to do instead.
 """
 
+from typing import Any
+
 import numpy as np
 
 
@@ -82,3 +84,10 @@ class CheckpointError(GraphdropError, ValueError):
 
 class DependencyError(GraphdropError, ImportError):
     """An optional package is not installed; the message says how to install it."""
+
+
+def positive(value: Any, what: str) -> int:
+    """A count as an int; ArgumentError if it is not an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"{what} must be a positive integer, got {value!r}")
+    return int(value)

@@ -19,7 +19,7 @@ import numpy as np
 from . import tree
 from .autodiff import backpropagate
 from .bodies import Values, close, open_slots, outer_shape, sizes_outside
-from .errors import ArgumentError, DTypeError, ShapeError
+from .errors import ArgumentError, DTypeError, ShapeError, positive
 from .graph import Node, toposort
 from .op import as_node, composed, constant, op, split
 from .ops.create import arange, zeros_like
@@ -292,11 +292,8 @@ def _run(
     step: Step, inits: list[Node], seqs: list[Node], length: Size, reverse: bool,
     truncate: int | None, checkpoint: int | None,
 ) -> list[Node]:  # fmt: skip
-    for name, value in (("truncate", truncate), ("checkpoint", checkpoint)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
-            raise ArgumentError(f"{name} must be a positive int, got {value!r}")
+    truncate = None if truncate is None else positive(truncate, "truncate")
+    checkpoint = None if checkpoint is None else positive(checkpoint, "checkpoint")
     whole = Walk(length, reverse, length)
     if truncate is None and checkpoint is None:
         return run_step(step, inits, seqs, whole)

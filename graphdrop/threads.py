@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from .errors import ArgumentError
+from .errors import positive
 
 _listeners: list[Callable[[int], None]] = []
 
@@ -32,11 +32,9 @@ def set_num_threads(number: int) -> None:
     this number, SciPy's has threads of its own (OPENBLAS_NUM_THREADS, or threadpoolctl).
     """
     global _number
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ArgumentError(f"the number of threads must be an int of at least 1, got {number!r}")
-    _number = number
+    _number = positive(number, "the number of threads")
     for listener in _listeners:
-        listener(number)
+        listener(_number)
 
 
 def follow(listener: Callable[[int], None]) -> None:

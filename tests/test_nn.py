@@ -316,6 +316,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "embedding of floats": (lambda: nn.Embedding(5, 2, 0)(X), DTypeError, "integer ids"),
     "padding": (lambda: nn.Embedding(5, 2, 0, padding_id=5), ArgumentError, "padding_id"),
     "groups": (lambda: nn.Conv2D(3, 4, 3, 0, groups=2), ArgumentError, "divide by 2"),
+    "kernels": (lambda: nn.Conv2D(3, 0, 3, 0), ArgumentError, "n_out must be a positive integer"),
     "params": (lambda: nn.params(3), ArgumentError, "3 has no params"),
     "norm of integers": (lambda: nn.layer_norm(gd.imatrix()), DTypeError, "takes floats"),
     "norm axes": (lambda: nn.layer_norm(X, axes=0), ArgumentError, "must be the last"),

@@ -409,7 +409,7 @@ def test_initial_values() -> None:
 
 
 BAD: dict[str, tuple[Callable[[], Any], type[GraphdropError], str]] = {
-    "units": (lambda: nn.RNN(3, 0, 0), ArgumentError, "units must be a positive int"),
+    "units": (lambda: nn.RNN(3, 0, 0), ArgumentError, "units must be a positive integer"),
     "nonlinearity": (lambda: nn.RNN(3, 2, 0, nonlinearity="sin"), ArgumentError, "'tanh' or"),
     "dropout": (lambda: nn.RNN(3, 2, 0, dropout=0.5), ArgumentError, "an nn.RecurrentDropout"),
     "update": (

@@ -137,7 +137,7 @@ def test_an_iterable_gives_one_epoch_each_time_and_is_read_lazily():
         ([()], {}, "empty batch"),
         (3, {}, "data must be a tuple or dict of arrays, or an iterable"),
         (iter([np.ones(1)]), {}, "can be read for one epoch only"),
-        (np.ones(3), {"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        (np.ones(3), {"batch_size": 0}, "batch_size must be a positive integer, got 0"),
         (np.ones(3), {"batch_size": 2.0}, "batch_size must be"),
         (np.ones(3), {"batch_size": True}, "batch_size must be"),
         (np.ones(3), {"batch_size": 4, "drop_last": True}, "3 rows make no batch of 4"),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError, positive
 from ..graph import Node
 from ..op import DEFAULT_FLOAT, as_node, composed
 from ..ops.conv import conv2d
@@ -126,7 +126,8 @@ class Conv2D:
         init: Initializer = initializers.glorot_uniform, bias: bool = True,
         dtype: Any = DEFAULT_FLOAT, name: str = "conv",
     ) -> None:  # fmt: skip
-        if groups < 1 or n_in % groups or n_out % groups:
+        n_in, n_out = positive(n_in, "n_in"), positive(n_out, "n_out")
+        if n_in % positive(groups, "groups") or n_out % groups:
             raise ArgumentError(f"{n_in} inputs and {n_out} outputs do not divide by {groups}")
         window = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
         sizes = (n_out, n_in // groups, *window)

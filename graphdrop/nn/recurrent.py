@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import tree
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError, positive
 from ..graph import Node
 from ..op import DEFAULT_FLOAT, as_node, composed
 from ..ops.create import zeros
@@ -74,9 +74,8 @@ class Recurrent:
         recurrent_init: Initializer = initializers.orthogonal, dtype: Any = DEFAULT_FLOAT,
         name: str = "",
     ) -> None:  # fmt: skip
-        for what, value in (("n_in", n_in), ("units", units), ("layers", layers)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{what} must be a positive int, got {value!r}")
+        n_in, units = positive(n_in, "n_in"), positive(units, "units")
+        layers = positive(layers, "layers")
         check_choice(dropout, type(self).__name__, self.updates, self.parts)
         self.units, self.layers, self.dropout = units, layers, dropout
         self.directions = 2 if bidirectional else 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError, positive
 from ..graph import Node
 from ..op import as_node, composed, constant, constant_value, op, promoted
 from ..types import (
@@ -91,7 +91,7 @@ def split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
     if isinstance(sections, Iterable) and not isinstance(sections, Node):
         bounds = itertools.pairwise([None, *sections, None])
         return [getitem(node, (slice(None),) * axis + (slice(a, b),)) for a, b in bounds]
-    count = _positive(sections, "sections")
+    count = positive(sections, "sections")
     if isinstance(size, int) and size % count:
         raise ShapeError(
             f"an axis of size {size} does not split into {count} equal pieces; use gd.array_split"
@@ -106,16 +106,10 @@ def array_split(x: Any, sections: Any, axis: int = 0) -> list[Node]:
     """As `split`, but the first pieces are longer by one where the size does not divide."""
     if isinstance(sections, Iterable) and not isinstance(sections, Node):
         return split(x, sections, axis)
-    node, count = as_node(x), _positive(sections, "sections")
+    node, count = as_node(x), positive(sections, "sections")
     axis = normalize_axis(axis, node.ndim)
     size = node.shape[axis]
     return _cut(node, [floordiv(size + (count - 1 - i), count) for i in range(count)], axis)
-
-
-def _positive(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{what} must be a positive integer, got {value!r}")
-    return int(value)
 
 
 # padding ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import positive
 from ..graph import Node
 from ..op import composed
 from ..ops.elementwise import cast, cos, floordiv, minimum, pow
@@ -32,7 +32,7 @@ def constant(lr: Scalar) -> Schedule:
 @composed
 def step_decay(lr: Scalar, every: int, factor: Scalar = 0.1) -> Schedule:
     """`lr`, multiplied by `factor` every `every` steps."""
-    rate, factor, every = _rate(lr), check_scalar("factor", factor), _count("every", every)
+    rate, factor, every = _rate(lr), check_scalar("factor", factor), positive(every, "every")
     return lambda step: rate * pow(_float64(factor), floordiv(step, every))
 
 
@@ -51,14 +51,14 @@ def polynomial_decay(lr: Scalar, steps: int, end: Scalar = 0.0, power: Scalar = 
     """
     rate, last = _rate(lr), _rate(end)
     power = check_scalar("power", power)
-    steps = _count("steps", steps)
+    steps = positive(steps, "steps")
     return lambda step: last + (rate - last) * pow(1.0 - _progress(step, steps), _float64(power))
 
 
 @composed
 def cosine_decay(lr: Scalar, steps: int, end: Scalar = 0.0) -> Schedule:
     """From `lr` to `end` within `steps` along half a cosine (Loshchilov and Hutter 2017)."""
-    rate, last, steps = _rate(lr), _rate(end), _count("steps", steps)
+    rate, last, steps = _rate(lr), _rate(end), positive(steps, "steps")
     return lambda step: last + (rate - last) * 0.5 * (1.0 + cos(math.pi * _progress(step, steps)))
 
 
@@ -69,7 +69,7 @@ def warmup(lr: Scalar | Schedule, steps: int) -> Schedule:
     The schedule inside sees the same step, so that a decay over N steps still ends at N.
     """
     schedule = lr if callable(lr) else constant(lr)
-    steps = _count("steps", steps)
+    steps = positive(steps, "steps")
     return lambda step: schedule(step) * _progress(step + 1, steps)
 
 
@@ -84,9 +84,3 @@ def _float64(value: Scalar) -> Node:
 
 def _rate(lr: Scalar) -> Node:
     return _float64(check_scalar("lr", lr))
-
-
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)

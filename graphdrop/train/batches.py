@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, positive
 
 # arguments of one call: by position or by input name
 Batch: TypeAlias = "tuple[Any, ...] | dict[str, Any]"
@@ -127,13 +127,6 @@ def as_batch(item: Any) -> Batch:
 def call(function: Any, batch: Batch) -> Any:
     """The function on one batch."""
     return function(**batch) if isinstance(batch, dict) else function(*batch)
-
-
-def positive(value: Any, what: str) -> int:
-    """A count of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{what} must be an integer of at least 1, got {value!r}")
-    return int(value)
 
 
 def _columns(arrays: Batch) -> Mapping[Any, Any]:

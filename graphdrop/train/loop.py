@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import ArgumentError, NanError
+from ..errors import ArgumentError, NanError, positive
 from ..function import Function
 from ..serialize import Targets, collect
-from .batches import Batches, as_batches, call, positive
+from .batches import Batches, as_batches, call
 from .history import History
 from .progress import Interrupt, Progress
 from .state import Position, Stopping, Store

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import printing
-from ..errors import ArgumentError
+from ..errors import positive
 from ..function import Function
 from ..graph import Node, format_origin, toposort
 from ..op import constant_value
@@ -60,8 +60,7 @@ def picture_of(
     obj: Any, *, what: str = "graph", forward: Any = None, collapse: bool = True, limit: int = 400
 ) -> Picture:
     """The picture of a node, of nodes in containers, or of a compiled function; see `draw`."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ArgumentError(f"limit must be a positive integer, got {limit!r}")
+    limit = positive(limit, "limit")
     roots = printing.roots_of(obj, what)
     name = f"{obj.name} on {obj.backend}" if isinstance(obj, Function) else ""
     return _Builder(roots, forward_part(roots, forward), collapse, limit).build(name)
