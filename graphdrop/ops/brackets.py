@@ -7,6 +7,7 @@ one):
     (start, step, length)    a slice: positions start, start + step, ...; step may be negative
     "ids"                    positions given by the next integer operand
     "new"                    a new axis of size 1
+    "..."                    no axis: an ellipsis of none, which parts integer arrays beside it
 
 A mask becomes the positions where it holds (`nonzero`).
 """
@@ -41,6 +42,8 @@ def parse(x: Node, key: Any) -> tuple[list[Node], Index]:
     for item in _expand(x, [_item(k) for k in (key if isinstance(key, tuple) else (key,))]):
         if item is None:
             index.append("new")
+        elif item is Ellipsis:
+            index.append("...")
         elif isinstance(item, slice):
             index.append(_slice(item, next(sizes)))
         elif isinstance(item, Node):
@@ -49,10 +52,20 @@ def parse(x: Node, key: Any) -> tuple[list[Node], Index]:
         else:
             index.append(_position(item, next(sizes)))
     if not any(isinstance(e, Node) for e in index):
-        return [], tuple(index)
+        return [], tuple(e for e in index if e != "...")
     # beside integer arrays NumPy takes a single position for an array too
-    kept = tuple(e if isinstance(e, tuple) or e == "new" else "ids" for e in index)
-    return [as_node(e) for e, k in zip(index, kept, strict=True) if k == "ids"], kept
+    kept = [e if isinstance(e, (tuple, str)) else "ids" for e in index]
+    ids = [as_node(e) for e, k in zip(index, kept, strict=True) if k == "ids"]
+    if "..." in kept and not _parts_neighbours(kept):
+        kept.remove("...")
+    return ids, tuple(kept)
+
+
+def _parts_neighbours(index: list[Any]) -> bool:
+    """Whether it is the ellipsis alone that stands between integer arrays."""
+    at = [i for i, entry in enumerate(index) if entry == "ids"]
+    between = index[at[0] : at[-1] + 1]
+    return "..." in between and all(e in ("ids", "...") for e in between)
 
 
 def _item(key: Any) -> Any:
@@ -89,7 +102,7 @@ def _expand(x: Node, items: list[Any]) -> Iterator[Any]:
     axis = 0
     for item, n in zip(items, axes, strict=True):
         if item is Ellipsis:
-            yield from (slice(None),) * (x.ndim - used)
+            yield from (slice(None),) * (x.ndim - used) or (Ellipsis,)
             axis += x.ndim - used
             continue
         if isinstance(item, Node) and item.tensor_type.is_bool:

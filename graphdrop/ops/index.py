@@ -44,8 +44,8 @@ def indexed_shape(x: Shape, index: Index, ids: Sequence[Shape] = ()) -> Shape:
     sizes = iter(x)
     shape: list[Size] = []
     for entry in index:
-        if entry == "new":
-            shape.append(1)
+        if entry in ("new", "..."):
+            shape += [1] * (entry == "new")
             continue
         size = next(sizes)
         if isinstance(entry, tuple):
@@ -160,7 +160,7 @@ def _distinct(ids: Sequence[Node]) -> bool:
 
 def _last_writer(x: Node, value: Node, ids: Sequence[Node], index: Index) -> Node:
     """For every element of the value, whether it is the last one put to its place."""
-    axes = [e for e in index if e != "new"]
+    axes = [e for e in index if e not in ("new", "...")]
     sizes = tuple(s for s, e in zip(x.shape, axes, strict=True) if e == "ids")
     shape = broadcast_shapes(*(i.shape for i in ids))
     turn = reshape(iota.make((), {"size": num_elements(shape)}), shape)

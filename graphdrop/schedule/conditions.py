@@ -59,7 +59,7 @@ def _positions(node: Node, loops: tuple[Size, ...]) -> Iterator[Condition]:
     """A position along an axis is inside it; those that are known have been checked."""
     sizes = iter(node.inputs[0].shape)
     for entry in node.params["index"]:
-        size = 1 if entry == "new" else next(sizes)
+        size = 1 if entry in ("new", "...") else next(sizes)
         if isinstance(entry, (str, tuple)) or (isinstance(entry, int) and isinstance(size, int)):
             continue
 

@@ -92,6 +92,6 @@ def _can_be(node: Node) -> bool:
 
 
 def _sizes(x: Node, index: Index) -> Sequence[Size]:
-    """The size that each entry is about; 1 for new axes."""
+    """The size that each entry is about; 1 for those about no axis."""
     sizes = iter(x.shape)
-    return [1 if entry == "new" else next(sizes) for entry in index]
+    return [1 if entry in ("new", "...") else next(sizes) for entry in index]

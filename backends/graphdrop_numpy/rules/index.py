@@ -22,7 +22,7 @@ def key_of(index: Index, ids: Sequence[Array] = ()) -> tuple[Any, ...]:
     """What to write between NumPy's brackets."""
     arrays = iter(ids)
     return tuple(
-        None if e == "new" else next(arrays) if e == "ids"
+        None if e == "new" else ... if e == "..." else next(arrays) if e == "ids"
         else slice_of(*e) if isinstance(e, tuple) else e
         for e in index
     )  # fmt: skip
