@@ -218,18 +218,25 @@ def _extreme(kind: str, a: Size, b: Size) -> Size:
     gap = a - b
     if isinstance(gap, int):
         return a if (gap >= 0) == (kind == "max") else b
-    # an atom alone is a size, hence never negative
-    if kind == "max" and a == 0 and _is_plain(b):
+    if kind == "max" and a == 0 and _is_a_size(b):
         return b
-    if kind == "max" and b == 0 and _is_plain(a):
+    if kind == "max" and b == 0 and _is_a_size(a):
         return a
     return _from_atom(_atom(kind, a, b))
 
 
-def _is_plain(size: Size) -> bool:
-    return isinstance(size, Dim) and all(
-        coef > 0 and all(a.kind != "floordiv" for a in mono) for mono, coef in size.terms
-    )
+def _is_a_size(size: Size) -> bool:
+    """Whether it is never negative, as far as can be told."""
+    if isinstance(size, int):
+        return size >= 0
+    return all(coef > 0 and all(map(_counts, mono)) for mono, coef in size.terms)
+
+
+def _counts(atom: Atom) -> bool:
+    """Whether an atom is never negative; an axis has no fewer than 0 elements."""
+    if atom.kind in ("max", "min"):
+        return (any if atom.kind == "max" else all)(map(_is_a_size, atom.args))
+    return atom.kind != "floordiv"
 
 
 def plain_atom(size: Size) -> Atom | None:

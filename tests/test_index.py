@@ -46,10 +46,11 @@ def shape_and_key(draw: Any) -> tuple[tuple[int, ...], Any]:
             continue
         if kind == "mask":
             bits = draw(st.lists(st.booleans(), min_size=size, max_size=size))
-            key.append(np.array(bits, bool))
-            if any(isinstance(k, np.ndarray) for k in key[:-1]):
-                key[-1] = slice(None)  # masks and arrays of other lengths do not broadcast
-            common = (int(sum(bits)),)
+            if any(isinstance(k, np.ndarray) for k in key):
+                key.append(slice(None))  # masks and arrays of other lengths do not broadcast
+            else:
+                key.append(np.array(bits, bool))
+                common = (int(sum(bits)),)
         elif kind == "slice" or not size:
             key.append(draw(SLICE))
         elif kind == "position":
@@ -121,6 +122,14 @@ class TestSymbolicSizes:
         assert x[0].shape == (3,)
         # differences of neighbours need no check at the call
         assert (x[1:] - x[:-1]).checks == ()
+
+    def test_no_slice_is_shorter_than_nothing(self) -> None:
+        x = gd.vector("x")
+        f = gd.function([x], [x[0:0:-1], x[0:0:-1].set(1.0)])
+        for size in (0, 1, 5):
+            part, written = f(f32(size))
+            assert part.shape == (0,)
+            np.testing.assert_array_equal(written, f32(size))
 
     def test_bounds_from_sizes(self) -> None:
         x, k = gd.vector("x", shape=("n",)), gd.vector("k", shape=("k",))
