@@ -121,15 +121,15 @@ def test_masks_are_equal_at_every_size(dtype: str) -> None:
                 )
 
 
-def numbers(stream: gd.RandomStream, shape: Any, training: Any) -> list[Node]:
+def numbers(stream: gd.RandomStream, shape: Any, **how: Any) -> list[Node]:
     """Every draw of numbers but normals, whose logarithms are each backend's own."""
-    floats = [stream.uniform(shape, dtype=d, training=training) for d in ("f2", "f4", "f8")]
-    many = stream.randint(shape, -(2**63), 2**63 - 1, training=training)
+    floats = [stream.uniform(shape, dtype=d, **how) for d in ("f2", "f4", "f8")]
+    many = stream.randint(shape, -(2**63), 2**63 - 1, **how)
     few = [
-        stream.randint(shape, *s, dtype=d, training=training)
+        stream.randint(shape, *s, dtype=d, **how)
         for d, s in (("int8", (-128, 128)), ("uint16", (3, 4)), ("int64", (-(2**40), 2**50)))
     ]
-    return [*floats, many, *few, stream.bernoulli(shape, 0.3, training=training)]
+    return [*floats, many, *few, stream.bernoulli(shape, 0.3, **how)]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -140,7 +140,7 @@ def test_numbers_are_equal_at_every_size(shape: tuple[int, ...], training: bool)
     found = []
     for backend in ("numpy", "llvm"):
         x = gd.tensor("x", "float32", (None,) * len(shape))
-        made = numbers(gd.RandomStream(5), x.shape, training)
+        made = numbers(gd.RandomStream(5), x.shape, training=training)
         # computed with what else a kernel does, and where its rows are walked twice
         made.append(x * made[1] + made[1])
         if shape:

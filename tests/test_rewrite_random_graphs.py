@@ -120,7 +120,10 @@ def dropped(g: Builder, a: Node, b: Node, k: int) -> Node:
     rate: Any = [0.5, g.rate, 0.0, 1.0, 0.75][k % 5]
     training: Any = [g.flag, True, g.flag, False][k % 4]
     axes = 0 if a.ndim and k % 7 == 0 else None
-    return gd.dropout(a, rate, g.stream, training, axes=axes)
+    ids = gd.abs(g.integers[0][:, 0]) if a.shape == g.integers[0].shape and k % 3 == 0 else None
+    return gd.dropout(
+        a, rate, g.stream, training, axes=None if ids is not None else axes, example=ids
+    )
 
 
 def drawn(g: Builder, a: Node, b: Node, k: int) -> Node:

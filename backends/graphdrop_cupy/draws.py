@@ -22,12 +22,12 @@ FLOATS = {
 }
 
 
-def number(node: Node, names: Mapping[Node, str]) -> str:
-    """The value at the position `flat`; `names` are the values of operands."""
+def number(node: Node, names: Mapping[Node, str], at: str) -> str:
+    """The value of the element at a position of the draw; `names` are the values of operands."""
     training, key, step, example = (
         names[operand(node, n)] for n in ("training", "key", "step", "example")
     )
-    given = f"({key}, {node.params['site']}ull, {step}, {example}, flat)"
+    given = f"({key}, {node.params['site']}ull, {step}, {example}, {at})"
     lane32, lane64 = f"gd_lane32{given}", f"gd_lane64{given}"
     kind = VALUES[node.dtype.name]
     if node.op is draws.uniform:

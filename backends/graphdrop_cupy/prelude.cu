@@ -129,16 +129,17 @@ GD Block gd_philox(u64 seed, u64 site, u64 call, u64 step, u64 example, u64 bloc
 }
 
 // The bits of 16 elements that follow on one another: whether each one's lane >= threshold.
-GD u32 gd_kept(const u64 *key, u64 site, u64 step, u64 block, long long threshold) {
-  const Block words = gd_philox(key[0], site, key[1], step, 0, block);
+GD u32 gd_kept(const u64 *key, u64 site, u64 step, u64 example, u64 block, long long threshold) {
+  const Block words = gd_philox(key[0], site, key[1], step, example, block);
   u32 bits = 0;
   for (int i = 0; i < 16; i++)
     bits |= u32((long long)((words.w[i / 4] >> (16 * (i % 4))) & 0xffff) >= threshold) << i;
   return bits;
 }
 // The bit of one element.
-GD bool gd_keeps(const u64 *key, u64 site, u64 step, u64 element, long long threshold) {
-  return gd_kept(key, site, step, element / 16, threshold) >> (element % 16) & 1;
+GD bool gd_keeps(const u64 *key, u64 site, u64 step, u64 example, u64 element,
+                 long long threshold) {
+  return gd_kept(key, site, step, example, element / 16, threshold) >> (element % 16) & 1;
 }
 // What kept elements are multiplied by.
 GD double gd_scale(long long threshold) {

@@ -23,7 +23,15 @@ from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
 from graphdrop.ops import create, random
 from graphdrop.replay import operand
-from graphdrop.schedule import Buffer, Kernel, Place, contiguous, draws_numbers, replaces
+from graphdrop.schedule import (
+    Buffer,
+    Kernel,
+    Place,
+    contiguous,
+    draws_by_row,
+    draws_numbers,
+    replaces,
+)
 from graphdrop.schedule.walk import Stage, collapse, stages_of
 from graphdrop.types import Size, num_elements
 
@@ -67,17 +75,21 @@ class Printer:
         self.numbers = [n for n in drawing if draws_numbers(n)]
         counts = any(n.op is create.iota for n in kernel.nodes)
         places = [*kernel.reads.items(), *kernel.writes.items(), *kernel.reduced.items()]
-        # the position in C order is walked along too, where somebody asks for it
+        # positions in C order are walked along too where somebody asks for them, in rows also
         flat = [contiguous(kernel.domain)] if drawing or counts else []
+        if any(draws_by_row(n) for n in drawing):
+            flat.append((0, *flat[0][1:]))
         axes = collapse(kernel.domain, [p.strides for _, p in places] + flat)
-        self.axes, self.flat = axes.sizes, axes.strides[-1]
+        self.axes = axes.sizes
+        self.positions = dict(zip(("flat", "within"), axes.strides[len(places) :], strict=False))
         reads, walks = len(kernel.reads), list(zip(places, axes.strides, strict=False))
         self.read_strides = {n: s for (n, _), s in walks[:reads]}
         self.strides = {n: s for (n, _), s in walks[reads:]}
         self.over = [self._is_reduced(a) for a in range(len(self.axes))]
         self.kind = self._kind()
         self.drawing = [n for n in drawing if n not in self.numbers]  # of masks
-        self.together = bool(self.drawing) and self._in_order()
+        by_row = any(draws_by_row(n) for n in self.drawing)
+        self.together = bool(self.drawing) and not by_row and self._in_order()
         self.chunked = bool(kernel.reduced) and not kernel.rows
         self.buffers: list[Buffer] = []
         self.sizes: list[Size] = []
@@ -234,13 +246,13 @@ class Printer:
 
     def _which(self, node: Node) -> tuple[int, tuple[Node, ...]]:
         """Nodes that agree in this see the same bits."""
-        names = ("threshold", "training", "key", "step")
+        names = ("threshold", "training", "key", "step", "example")
         return node.params["site"], tuple(operand(node, n) for n in names)
 
     def _given(self, node: Node) -> tuple[str, str]:
         """Whether a draw is training, and the arguments of its function around a position."""
-        threshold, training, key, step = (self.names[n] for n in self._which(node)[1])
-        return training, f"{key}, {node.params['site']}ull, {step}, @, {threshold}"
+        threshold, training, key, step, example = (self.names[n] for n in self._which(node)[1])
+        return training, f"{key}, {node.params['site']}ull, {step}, {example}, @, {threshold}"
 
     def _masks(self, block: str) -> None:
         """Every thread of a warp draws the bits of 16 elements, 512 in all."""
@@ -262,7 +274,7 @@ class Printer:
         if self.together:
             return f"({self.bits[self._which(node)]}k >> (lane % 16) & 1) != 0"
         training, given = self._given(node)
-        return f"!{training} || gd_keeps({given.replace('@', 'flat')})"
+        return f"!{training} || gd_keeps({given.replace('@', _position(node))})"
 
     def _value(self, node: Node) -> None:
         if node.op is create.iota:
@@ -270,7 +282,7 @@ class Printer:
         elif node.op is size_op:
             self._let(node, self.size(node.params["size"]))
         elif node in self.numbers:
-            self._let(node, draws.number(node, self.names))
+            self._let(node, draws.number(node, self.names, _position(node)))
         elif node.op is random.mask:
             self._let(node, self._keep(node))
         elif node.op is random.dropout:
@@ -284,10 +296,10 @@ class Printer:
 
     def _body(self, stage: Stage, at: dict[int, str]) -> None:
         """One element: what a stage reads, computes, writes and adds."""
-        asks = any(n.op is create.iota or n in self.numbers for n in stage.nodes)
-        asks = asks or (not self.together and any(n in self.drawing for n in stage.nodes))
-        if asks:
-            self.do(f"const INDEX flat = {self._sum(0, self.flat, at)};")
+        counted = [n for n in stage.nodes if n.op is create.iota or n in self.numbers]
+        counted += [n for n in stage.nodes if n in self.drawing and not self.together]
+        for name in dict.fromkeys(map(_position, counted)):
+            self.do(f"const INDEX {name} = {self._sum(0, self.positions[name], at)};")
         for node in stage.reads:
             if not self._is_uniform(node):
                 self._load(node, at)
@@ -433,3 +445,9 @@ class Printer:
             self._put(node, at, count)
             self.end()
         self.end()
+
+
+def _position(node: Node) -> str:
+    """The variable with the position that a node counts from: of all elements, or in a row."""
+    drawn = "key" in node.op.operand_names
+    return "within" if drawn and draws_by_row(node) else "flat"

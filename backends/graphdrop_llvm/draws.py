@@ -34,19 +34,20 @@ class Window(ABC):
     room    how many elements there are lanes for, a multiple of a group's
     memory  the address of the window
     key     the address of the stream's seed and the call's number
-    total   how many elements the draw has
+    total   how many elements the draw has, or each of its rows
+    row     the number that the row at hand has; None if elements are counted from the first of all
     """
 
     def __init__(
         self, code: Code, bits: int, room: int, memory: str, site: int, training: str, key: str,
-        step: str, total: str,
+        step: str, total: str, row: str | None,
     ) -> None:  # fmt: skip
-        self.code, self.room, self.total = code, room, total
+        self.code, self.room, self.total, self.row = code, room, total, row
         self.site, self.training, self.key, self.step = site, training, key, step
         self.group, self.shift = GROUP // bits, (256 // bits).bit_length() - 1
         self.memory = memory
-        self.begin, self.end = (code.once("alloca i64", "window") for _ in range(2))
-        for place in (self.begin, self.end):
+        self.begin, self.end, self.held = (code.once("alloca i64", "window") for _ in range(3))
+        for place in (self.begin, self.end, self.held):  # no row is number 0
             code.entry().append(f"  store i64 0, ptr {place}")
 
     @abstractmethod
@@ -54,26 +55,33 @@ class Window(ABC):
         """The call that fills the memory; `given` are the words' first arguments."""
 
     def fill(self, flat: str, count: str) -> None:
-        """Make the window hold the elements from `flat` on."""
+        """Make the window hold the elements from `flat` on, which are of one row."""
         code = self.code
+        if self.row is not None:
+            flat = code.number("urem", flat, self.total)
         stop = code.add(flat, count)
         begin, end = (code.emit(f"load i64, ptr {p}") for p in (self.begin, self.end))
         missing = code.emit(
             f"or i1 {code.holds('slt', flat, begin)}, {code.holds('sgt', stop, end)}"
         )
+        if self.row is not None:
+            other = code.holds("ne", self.row, code.load("i64", self.held))
+            missing = code.emit(f"or i1 {missing}, {other}")
         with code.when(missing):
             first = code.number("and", flat, -self.group)
             wanted = code.smaller(code.number("sub", self.total, first), self.room)
             groups = code.number("udiv", code.add(wanted, self.group - 1), self.group)
             code.store("i64", first, self.begin)
+            if self.row is not None:
+                code.store("i64", self.row, self.held)
             code.store("i64", code.add(first, code.mul(groups, self.group)), self.end)
             block = code.number("lshr", first, self.shift)
             seed = code.load("i64", self.key)
             call = code.load("i64", code.at("i64", self.key, 1))
             site = self.site - 2**64 if self.site >= 2**63 else self.site
             self._draw(
-                f"ptr {self.memory}, i64 {seed}, i64 {site}, i64 {call}, i64 {self.step}, i64 0, "
-                f"i64 {block}",
+                f"ptr {self.memory}, i64 {seed}, i64 {site}, i64 {call}, i64 {self.step}, "
+                f"i64 {self.row or 0}, i64 {block}",
                 groups,
             )
         self.at = code.number("sub", flat, code.emit(f"load i64, ptr {self.begin}"))

@@ -17,7 +17,7 @@ from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
 from graphdrop.ops import create, random
 from graphdrop.replay import operand
-from graphdrop.schedule import Kernel, Place
+from graphdrop.schedule import Kernel, Place, draws_by_row
 from graphdrop.schedule.walk import Stage
 from graphdrop.types import num_elements
 
@@ -203,10 +203,13 @@ class Printer(Walk):
         for node in self.kernel.nodes:
             if "key" not in node.op.operand_names:
                 continue
-            training, key, step = node.inputs[-4:-1]
+            training, key, step, example = node.inputs[-4:]
+            by_row, shape = draws_by_row(node), self.kernel.domain
+            total = num_elements(shape[1:] if by_row else shape)
             which = (
                 node.params["site"], self._scalar(training), self._address(key),
-                self._scalar(step), self.code.size(num_elements(self.kernel.domain)),
+                self._scalar(step), self.code.size(total),
+                self._scalar(example) if by_row else None,
             )  # fmt: skip
             if node.op in NUMBERS:
                 bits = lane_bits(node)
@@ -214,7 +217,7 @@ class Printer(Walk):
                 self.words[node] = Words(self.code, bits, memory, *which)
                 found.append(self.words[node])
                 continue
-            known = (node.params["site"], node.inputs[-5:-1])
+            known = (node.params["site"], node.inputs[-5:])
             if known not in masks:
                 threshold = self._scalar(node.inputs[-5])
                 masks[known] = Mask(self.code, threshold, *which)

@@ -20,6 +20,7 @@ from ..scan import scan_op
 from ..types import Shape, Size, TupleType, atoms_of
 from .check import check
 from .fuse import ALONE, LEAF, LOOP, REDUCE, VIEW, groups_of
+from .kinds import draws_by_row
 from .program import Buffer, Kernel, Loop, Outside, Place, Product, Program, Rows, Step, contiguous
 from .views import is_view, part_of, stretched, view_of
 
@@ -210,6 +211,9 @@ class _Builder:
                 # two numbers that are the same for all elements
                 key = operand_of(node, "key")
                 reads[key] = Place(self._place(key).buffer, domain, (0,) * len(domain))
+                if draws_by_row(node):
+                    ids = operand_of(node, "example")
+                    reads[ids] = _by_row(self._place(ids), domain)
         for node in group:
             if self.kinds[node] == REDUCE:
                 place = self._result(node, wanted)
@@ -373,6 +377,12 @@ class _Builder:
 def _along(place: Place, domain: Shape) -> Place:
     """A place with strides for all axes of a domain."""
     return Place(place.buffer, domain, stretched(place, domain), place.offset)
+
+
+def _by_row(place: Place, domain: Shape) -> Place:
+    """A vector with an element for every row of a domain."""
+    strides = (*place.strides, *(0 for _ in domain[1:]))
+    return Place(place.buffer, domain, strides, place.offset)
 
 
 def _sizes(*nodes: Node) -> Iterator[Size]:

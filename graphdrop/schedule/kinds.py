@@ -28,13 +28,9 @@ def fetches_rows(node: Node) -> bool:
 
 
 def draws_numbers(node: Node) -> bool:
-    """Whether a node is a draw of numbers with which nothing can be wrong at the call, and whose
-    elements are counted from the first of all.
-    """
-    if node.op not in (draws.uniform, draws.normal, draws.bernoulli, draws.randint):
-        return False
-    example = constant_value(node.inputs[-1])
-    if example is None or example.ndim:
+    """Whether a node is a draw of numbers with which nothing can be wrong at the call."""
+    numbers = (draws.uniform, draws.normal, draws.bernoulli, draws.randint)
+    if node.op not in numbers or not _counts_evenly(node):
         return False
     if node.op is draws.bernoulli:
         p = constant_value(node.inputs[0])
@@ -49,11 +45,20 @@ def draws_numbers(node: Node) -> bool:
 
 
 def draws_bits(node: Node) -> bool:
-    """Whether a node is a dropout or a mask whose elements each have a bit of their own, counted
-    from the first element of all.
+    """Whether a node is a dropout or a mask whose elements each have a bit of their own."""
+    masks = (draws.dropout, draws.mask)
+    return node.op in masks and _counts_evenly(node) and not node.params.get("shared")
+
+
+def draws_by_row(node: Node) -> bool:
+    """Whether every row of a draw has its own id, and counts its own elements."""
+    return node.inputs[-1].ndim == 1
+
+
+def _counts_evenly(node: Node) -> bool:
+    """Whether elements that follow on one another do so in the draw's words: those of all, or those
+    of a row, which are more than one as far as is known.
     """
-    if node.op not in (draws.dropout, draws.mask):
-        return False
-    example = node.inputs[-1]  # 0, or ids for every row
-    by_row = example.ndim > 0 or constant_value(example) is None
-    return not by_row and not node.params.get("shared")
+    if draws_by_row(node):
+        return any(s != 1 for s in node.shape[1:])
+    return constant_value(node.inputs[-1]) is not None

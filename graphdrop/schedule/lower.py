@@ -71,8 +71,9 @@ def _known_sizes(node: Node) -> list[Size]:
     return [s for n in node.inputs for s in n.shape]
 
 
-def _mask_apart(node: Node) -> Node:
+def _dropout(node: Node) -> Node:
     """A dropout whose mask elements share as that mask, a product and a choice."""
+    node = _known_ids(node)
     if not node.params["shared"]:
         return node
     x, threshold, training, *draw = node.inputs
@@ -189,19 +190,34 @@ def _logsumexp(node: Node) -> Node:
     return cast(reshape(total, node.shape), node.dtype)
 
 
+def _known_ids(node: Node) -> Node:
+    """A draw with ids of which none is below 1; such a one is told as by `_threshold`."""
+    *others, ids = node.inputs
+    if not ids.ndim:
+        return node
+    known = _all_hold(greater_equal(ids, 1))
+    return node.op.make((*others, ids + cast(known, ids.dtype)), dict(node.params))
+
+
+def _all_hold(good: Node) -> Node:
+    """A zero for every bool; where one is false the step says so, as of a label of no class."""
+    fault = cast(logical_not(good), np.int64)
+    return checked_labels.make((fault,), {"classes": 1, "ignore": None})
+
+
 def _threshold(node: Node) -> Node:
-    """T of a rate; one outside [0, 1] is told as a label outside one class is, and so explained."""
+    """T of a rate; one outside [0, 1] is noticed, and so explained by the oracle."""
     (rate,) = node.inputs
     some = minimum(maximum(round(rate * draws.STEPS), 1), draws.STEPS - 1)
     steps = where(greater(rate, 0), where(less(rate, 1), some, draws.STEPS), 0)
     inside = logical_and(greater_equal(rate, 0), less_equal(rate, 1))
-    fault = cast(expand_dims(logical_not(inside), 0), np.int64)
-    known = checked_labels.make((fault,), {"classes": 1, "ignore": None})
-    return cast(steps, np.int64) + reshape(known, ())
+    return cast(steps, np.int64) + reshape(_all_hold(expand_dims(inside, 0)), ())
 
 
 RULES: Rules = {
-    draws.dropout: _mask_apart, draws.threshold: _threshold,
+    draws.dropout: _dropout, draws.threshold: _threshold,
+    **dict.fromkeys((draws.mask, draws.uniform, draws.normal, draws.bernoulli, draws.randint),
+                    _known_ids),
     softmax: _softmax, log_softmax: _log_softmax,
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
     any: _any, all: _all, max: _extreme, min: _extreme, argmax: _position, argmin: _position,
