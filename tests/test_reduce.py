@@ -109,13 +109,16 @@ def test_softmax_of_nothing_finite_is_nan() -> None:
     assert np.isnan(run(gd.softmax(x), x=np.full(2, -np.inf))).all()
 
 
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
 @pytest.mark.parametrize("build", [gd.max, gd.min, gd.argmax, gd.argmin])
-def test_extremes_of_nothing_at_the_call_name_the_line(build: Any) -> None:
-    x = gd.dvector("x")
-    compiled = gd.function([x], build(x), backend="numpy")
-    with pytest.raises(gd.errors.ShapeError, match=r"empty|zero-size") as caught:
-        compiled(np.zeros(0))
-    assert "test_reduce.py" in str(caught.value)
+def test_extremes_of_nothing_at_the_call_name_the_line(build: Any, backend: str) -> None:
+    x, y = gd.dvector("x"), gd.dmatrix("y")
+    whole, columns = (gd.function([n], build(n, axis=0), backend=backend) for n in (x, y))
+    assert columns(np.zeros((3, 0))).shape == (0,)
+    for compiled, shape in ((whole, (0,)), (columns, (0, 3)), (columns, (0, 0))):
+        with pytest.raises(gd.errors.ShapeError, match=r"empty|zero-size|no elements") as caught:
+            compiled(np.zeros(shape))
+        assert "test_reduce.py" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,12 @@ _MODES: dict[str, Callable[[Node, Size], Node]] = {
 
 
 @composed
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Node:
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = False) -> Node:
     """x with more elements before and after it along its axes, as np.pad.
 
-    pad_width  n, (before, after), or one such pair for every axis; sizes may be symbolic
-    mode       "constant", "edge", "reflect", "symmetric" or "wrap"
+    pad_width        n, (before, after), or one such pair for every axis; sizes may be symbolic
+    mode             "constant", "edge", "reflect", "symmetric" or "wrap"
+    constant_values  the new elements of mode "constant"; False is 0 in every dtype
     """
     node = as_node(x)
     widths = _pad_widths(pad_width, node.ndim)

@@ -40,15 +40,18 @@ def conditions(program: Program, loops: tuple[Size, ...] = ()) -> Iterator[Condi
         elif isinstance(step, Kernel):
             for node, place in step.reduced.items():
                 if node.op in (reduce.max, reduce.min) and place.buffer in read:
-                    yield _has_elements(node, step, loops)
+                    yield _has_elements(node, loops)
 
 
-def _has_elements(node: Node, kernel: Kernel, loops: tuple[Size, ...]) -> Condition:
-    """The largest and smallest elements that somebody reads: there must be some."""
+def _has_elements(node: Node, loops: tuple[Size, ...]) -> Condition:
+    """The largest and smallest elements that somebody reads: there must be some, and as in NumPy
+    also where there is nothing beside the axes that they are looked for along.
+    """
+    shape = node.inputs[0].shape
+    along = num_elements(tuple(shape[a] for a in node.params["axis"]))
 
     def wrong(env: Mapping[Atom, int]) -> GraphdropError | None:
-        elements = evaluate(num_elements(kernel.domain), env)
-        if elements or not evaluate(num_elements(node.shape), env):
+        if evaluate(along, env):
             return None
         return ShapeError("no elements along the axes, and nothing has no largest or smallest")
 

@@ -263,6 +263,11 @@ JOINS: list[Case] = [
         [operands((3,)), operands((1,)), operands((2,))], covers=["gather"], ulp=0,
     ),
     Case(
+        "pad bools", lambda x: join.pad(x > 0, ((0, 2), (1, 0))),
+        lambda x: np.pad(x > 0, ((0, 2), (1, 0))), [operands((3, 4)), operands((0, 2))], ulp=0,
+        wrt=(),
+    ),
+    Case(
         "pad constant", lambda x: (join.pad(x * x, (1, 2)), join.pad(x, 1, constant_values=3)),
         lambda x: (np.pad(x * x, (1, 2)), np.pad(x, 1, constant_values=3)),
         [operands((3, 4)), operands((2,)), operands((0, 2))], dtypes=NUMBERS,
