@@ -99,6 +99,16 @@ class TestDraws:
                                for o in (options[-1].partition("=")[2],)}  # fmt: skip
 
 
+def test_rows_and_columns_of_one_kernel() -> None:
+    """What is added up along columns is computed again from the sums of rows, which are read."""
+    x = gd.tensor("x", "float32", (None, 64))
+    y = x / (1 + x.sum(axis=1, keepdims=True))
+    outputs = [y, (x * y).sum(axis=0), gd.softmax(x).sum(axis=0), (y * y).sum(axis=1)]
+    found = [gd.function([x], outputs, backend=b)(data(33, 64) ** 2) for b in ("numpy", SHIM)]
+    for right, mine in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-5, atol=1e-6)
+
+
 class TestNumbers:
     """Draws other than masks; the table and `--backend shim tests/test_random.py` have values."""
 

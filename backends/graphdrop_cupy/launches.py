@@ -39,17 +39,18 @@ def replaces_before(kernel: Kernel, new: Buffer, old: Buffer) -> bool:
 
 
 def _part(kernel: Kernel, reduced: list[Node], writes: list[Node]) -> Kernel:
-    """The kernel with some of its results, and what they need."""
+    """The kernel with some of its results, and what they need and cannot read."""
     needed = {*reduced, *writes}
     for node in reversed(kernel.nodes):
         if node in needed and node not in kernel.reads:
             needed.update(node.dependencies)
             needed.update(kernel.rows[d] for d in node.dependencies if d in kernel.rows)
+    made = [n for n in kernel.nodes if n in needed and n not in kernel.reads]
     return replace(
         kernel,
-        nodes=tuple(n for n in kernel.nodes if n in needed and n not in kernel.reads),
+        nodes=tuple(made),
         reads={n: p for n, p in kernel.reads.items() if n in needed},
         writes={n: kernel.writes[n] for n in writes},
-        reduced={n: kernel.reduced[n] for n in kernel.reduced if n in needed},
+        reduced={n: kernel.reduced[n] for n in made if n in kernel.reduced},
         rows={d: r for d, r in kernel.rows.items() if d in needed},
     )
