@@ -313,6 +313,26 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 }
 
 
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+@pytest.mark.parametrize("ignore", [None, 2])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_labels_whose_number_only_the_call_knows(
+    rows: int, ignore: int | None, backend: str
+) -> None:
+    """A known batch of one: no size of the labels may take its place, and stretch it."""
+    x, labels = gd.tensor("x", "float64", (rows, 8)), gd.lvector("labels")
+    centred = x - x.mean(axis=-1, keepdims=True)
+    loss = nn.softmax_cross_entropy(centred, labels, ignore_index=ignore).sum()
+    f = gd.function([x, labels], [loss, gd.grad(loss, x)], backend=backend)
+    values = np.linspace(-1, 2, rows * 8).reshape(rows, 8)
+    chances = scipy.special.softmax(values, axis=-1)
+    found, slope = f(values, np.arange(rows))
+    counted = [i for i in range(rows) if i != ignore]
+    np.testing.assert_allclose(found, -sum(np.log(chances[i, i]) for i in counted))
+    right = np.where(np.isin(np.arange(rows), counted)[:, None], chances - np.eye(rows, 8), 0)
+    np.testing.assert_allclose(slope, right, atol=1e-15)
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_explained(name: str) -> None:
     build, error, match = MISTAKES[name]

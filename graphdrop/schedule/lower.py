@@ -61,9 +61,14 @@ def lower(outputs: Sequence[Node], rules: Rules | None = None) -> list[Node]:
         rule = rules.get(new.op)
         if rule is not None and 0 not in _known_sizes(new):
             with origin_scope(node.origin):
-                new = rule(new)
+                new = _shaped(rule(new), new.shape)
         done[node] = new
     return [done[node] for node in outputs]
+
+
+def _shaped(node: Node, shape: Shape) -> Node:
+    """The same in a shape whose sizes, if they are others, the call makes equal to these."""
+    return node if node.shape == shape else reshape(node, shape)
 
 
 def _known_sizes(node: Node) -> list[Size]:
@@ -118,19 +123,23 @@ def _log_softmax(node: Node) -> Node:
     return cast(shifted - log(broadcast_to(total, node.shape)), node.dtype)
 
 
-def _chosen(labels: Node, shape: Shape) -> Node:
+def _labels(node: Node, logits: Node, labels: Node) -> Node:
+    """The labels that a cross entropy is given, checked, one for every row of the logits."""
+    given = {"classes": logits.shape[-1], "ignore": node.params["ignore"]}
+    return _shaped(checked_labels.make((labels,), given), logits.shape[:-1])
+
+
+def _chosen(labels: Node, classes: Size) -> Node:
     """Whether a class is the label of its row."""
-    classes = iota.make((), {"size": shape[-1]})
-    return equal(expand_dims(labels, -1), classes)
+    return equal(expand_dims(labels, -1), iota.make((), {"size": classes}))
 
 
 def _cross_entropy(node: Node) -> Node:
     logits, labels = node.inputs
-    ignore = node.params["ignore"]
-    known = checked_labels.make((labels,), {"classes": logits.shape[-1], "ignore": ignore})
+    ignore, known = node.params["ignore"], _labels(node, logits, labels)
     shifted = _shifted(_wide(logits), -1)
     total = sum(exp(shifted), axis=-1, keepdims=True)  # as the gradient has it
-    own = sum(where(_chosen(known, logits.shape), shifted, 0), axis=-1)
+    own = sum(where(_chosen(known, logits.shape[-1]), shifted, 0), axis=-1)
     loss = log(reshape(total, own.shape)) - own
     if ignore is not None:
         loss = where(equal(known, ignore), 0, loss)
@@ -139,13 +148,12 @@ def _cross_entropy(node: Node) -> Node:
 
 def _cross_entropy_grad(node: Node) -> Node:
     g, logits, labels = node.inputs
-    ignore = node.params["ignore"]
-    known = checked_labels.make((labels,), {"classes": logits.shape[-1], "ignore": ignore})
+    ignore, known = node.params["ignore"], _labels(node, logits, labels)
     weights = exp(_shifted(_wide(logits), -1))
     total = sum(weights, axis=-1, keepdims=True)
-    each = expand_dims(_wide(g), -1)
+    each = expand_dims(_shaped(_wide(g), known.shape), -1)
     slope = weights * (broadcast_to(each, logits.shape) * _inverse(total, logits.shape))
-    slope = slope - where(_chosen(known, logits.shape), each, 0)
+    slope = slope - where(_chosen(known, logits.shape[-1]), each, 0)
     if ignore is not None:
         slope = where(expand_dims(equal(known, ignore), -1), 0, slope)
     return cast(slope, node.dtype)
