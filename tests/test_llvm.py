@@ -237,6 +237,20 @@ def test_one_function_serves_every_size_and_several_threads() -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_sum_of_all_beside_sums_of_rows(dtype: str) -> None:
+    """In one kernel: parts of the loss are held in more bits than the sums that a softmax needs."""
+    x = gd.matrix("x", dtype=dtype)
+    loss = gd.square(gd.softmax(gd.tanh(x))).sum()
+    values = np.random.default_rng(0).normal(size=(33, 8)).astype(dtype)
+    found, right = (
+        gd.function([x], [loss, gd.grad(loss, x)], backend=b)(values) for b in ("llvm", "numpy")
+    )
+    rough = {"float16": 5e-3, "float32": 1e-5, "float64": 1e-12}[dtype]
+    for a, b in zip(found, right, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rough, atol=rough)
+
+
 def test_sums_of_many_numbers_are_exact_to_an_ulp() -> None:
     x = gd.vector("x")
     values = np.random.default_rng(1).uniform(0, 1, 1_000_003).astype("f4")

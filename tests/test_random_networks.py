@@ -30,11 +30,13 @@ class Network:
     stream: gd.RandomStream
     training: Node
     ids: Node
+    dtype: str
     rng: np.random.Generator
     weights: list[Any] = field(default_factory=list)
 
     def weight(self, *shape: Any) -> Any:
-        self.weights.append(gd.shared(self.rng.normal(size=shape) / 2, f"w{len(self.weights)}"))
+        start = (self.rng.normal(size=shape) / 2).astype(self.dtype)
+        self.weights.append(gd.shared(start, f"w{len(self.weights)}"))
         return self.weights[-1]
 
     def drop(self, x: Node, **how: Any) -> Node:
@@ -76,13 +78,20 @@ SETTINGS = settings(
 
 
 def results(
-    names: list[str], loss: str, rows: int, columns: int, known: bool, seed: int, backend: str
+    names: list[str],
+    loss: str,
+    rows: int,
+    columns: int,
+    known: bool,
+    dtype: str,
+    seed: int,
+    backend: str,
 ) -> list[Any]:
     """What three steps give, one of them not training, and the weights after these."""
     size = rows if known else "rows"
-    x, labels = gd.dmatrix("x", shape=(size, columns)), gd.lvector("labels")
+    x, labels = gd.matrix("x", shape=(size, columns), dtype=dtype), gd.lvector("labels")
     training, ids = gd.flag("training"), gd.lvector("ids")
-    net = Network(gd.RandomStream(seed), training, ids, np.random.default_rng(seed))
+    net = Network(gd.RandomStream(seed), training, ids, dtype, np.random.default_rng(seed))
     y: Node = x
     for name in ("bias", *names):
         y = LAYERS[name](net, y)
@@ -98,7 +107,7 @@ def results(
     look = gd.function(outputs=[y.sum(axis=0), gd.square(y).sum(axis=-1)], **inputs)
     rng, found = np.random.default_rng(seed + 1), []
     for flag in (True, False, True):
-        values, numbers = rng.normal(size=(rows, columns)), rng.integers(0, 99, rows)
+        values, numbers = rng.normal(size=(rows, columns)).astype(dtype), rng.integers(0, 99, rows)
         given = values, np.zeros(rows, np.int64), flag, numbers
         found += [*step(*given), *look(*given)]
     return [*found, *(w.get_value() for w in net.weights)]
@@ -110,14 +119,15 @@ def agrees(backend: str, count: int) -> None:
         names=st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=6),
         loss=st.sampled_from(sorted(LOSSES)), rows=st.sampled_from([1, 2, 33, 130]),
         columns=st.sampled_from([1, 2, 31, 300]), known=st.booleans(),
-        seed=st.integers(0, 99),
+        dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
     )  # fmt: skip
     def check(**network: Any) -> None:
         pairs = zip(*(results(**network, backend=b) for b in ("numpy", backend)), strict=True)
         for right, found in pairs:
-            assert found.shape == right.shape
+            assert (found.shape, found.dtype) == (right.shape, right.dtype)
             largest = np.abs(np.nan_to_num(right)).max(initial=1)
-            np.testing.assert_allclose(found, right, rtol=1e-7, atol=1e-9 * largest)
+            rough = 1e6 if network["dtype"] == "float32" else 1
+            np.testing.assert_allclose(found, right, rtol=1e-8 * rough, atol=1e-9 * rough * largest)
 
     check()
 

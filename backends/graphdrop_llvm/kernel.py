@@ -136,7 +136,7 @@ class Printer(Walk):
         self.scalars = self._scalars()
         for stage in self.stages:
             for node, total in self._loop(stage, count).items():
-                self.scalars[node] = (scalar_type(node.dtype), self._add_up(node, total))
+                self._add_up(node, total)
 
     def _bases(self, row: str, start: str) -> None:
         """The address of the first element of every access in this unit."""
@@ -431,8 +431,10 @@ class Printer(Walk):
         new = combine(b, node, node.dtype, old, self._operand(b, node, x, node.dtype))
         put(b, base, kind, new, j, self.code.size(strides[-1]), mask)
 
-    def _add_up(self, node: Node, total: str) -> str:
-        """The lanes of a sum together, and added to what memory has; returns the new sum."""
+    def _add_up(self, node: Node, total: str) -> None:
+        """The lanes of a sum together, and added to what memory has; stages after this know it,
+        unless it is but a part.
+        """
         one, dtype = Lanes(1, self.module.needs, self.code.names), self.held(node)
         kind, held = scalar_type(dtype), scalar_type(node.dtype)
         if self.width > 1:
@@ -441,11 +443,11 @@ class Printer(Walk):
         if node in self.partial:
             one.do(f"store {kind} {total}, ptr {base}")
             self.code.lines += one.lines
-            return total
+            return
         old = one.emit(f"load {held}, ptr {base}")
         old = old if held == kind else one.convert("fpext", held, kind, old)
         new = combine(one, node, dtype, old, total)
         new = new if held == kind else one.convert("fptrunc", kind, held, new)
         one.do(f"store {held} {new}, ptr {base}")
         self.code.lines += one.lines
-        return new
+        self.scalars[node] = (held, new)
