@@ -106,6 +106,24 @@ def test_random_indices_write_where_numpy_writes(case: tuple[tuple[int, ...], An
     np.testing.assert_array_equal(added, summed, strict=True)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        (slice(None), [0, 1], ..., [2, 0]), (0, ..., [2, 0], slice(None)), ([0, 1], ..., 2),
+        ([0, 1], 1, ..., [2, 0]), ([0, 1], [2, 0], ..., 1), (..., [0, 1], [2, 0], 1),
+    ],
+)  # fmt: skip
+def test_an_ellipsis_of_no_axes_parts_arrays(key: Any) -> None:
+    """As in NumPy, and not in PyTorch, so that the op table does not have it."""
+    x = f32(2, 3, 3)
+    value = -x[key]
+    expected = x.copy()
+    expected[key] = value
+    read, written = run(lambda n, v: (n[key], n[key].set(v)), x, value)
+    np.testing.assert_array_equal(read, x[key], strict=True)
+    np.testing.assert_array_equal(written, expected, strict=True)
+
+
 # ---- sizes and bounds that are symbolic ----
 class TestSymbolicSizes:
     def test_sizes_of_slices(self) -> None:

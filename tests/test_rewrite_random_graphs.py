@@ -348,8 +348,12 @@ def test_all_rules_keep_values_gradients_masks_and_call_numbers(program: Any, si
     assert drawing_calls(plain, g) == drawing_calls(rewritten, g)
     for node in (draw.node for draw in plain.draws if draw.node.op is dropout):
         site = node.params["site"]
-        rate = {"rate": 0.5} if constant_value(operand(node, "threshold")) is None else {}
-        masks = [f.mask(site, 5, **rate) for f in (plain, rewritten)]
+        given: dict[str, Any] = {}
+        if constant_value(operand(node, "threshold")) is None:
+            given["rate"] = 0.5
+        if operand(node, "example").ndim:
+            given["example"] = np.arange(size)
+        masks = [f.mask(site, 5, **given) for f in (plain, rewritten)]
         np.testing.assert_array_equal(*masks)
 
 

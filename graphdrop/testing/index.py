@@ -51,7 +51,6 @@ ADVANCED: dict[str, Any] = {
     "neighbours after a slice": (slice(1, None), [0, 4], [2, 1]),
     "apart": ([0, 1], ALL_OF, [0, 2]),
     "apart backwards": ([0, 1], slice(None, None, -2), [0, 2]),
-    "apart by an ellipsis of no axes": (ALL_OF, [0, 1], ..., [2, 0]),
     "all three": ([0, 1], [1, 2], [2, 0]),
     "beside a position": (1, [0, 2]),
     "position after": ([0, 2], -1),
