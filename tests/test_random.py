@@ -204,7 +204,10 @@ class TestBits:
             lane = philox.lanes(np.uint64, (3,), 5, 0, 0, example=1 + i)
             u1, u2 = ((lane >> 32) + 0.5) / 2**32, (lane & 0xFFFFFFFF) / 2**32
             right = np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)
-            np.testing.assert_array_max_ulp(row, right, 4)
+            if f.backend == "llvm":  # its log and cos are its own
+                np.testing.assert_array_max_ulp(row, right, 4)
+            else:
+                assert row.tolist() == right.tolist()
         with pytest.raises(RandomError, match="example ids"):
             f([3, -1, 2, 1])
 
