@@ -33,6 +33,7 @@ from .shape import specify_shape
 
 Entry: TypeAlias = "Size | tuple[Size, int, Size] | str"
 Index: TypeAlias = "tuple[Entry, ...]"
+NO_AXIS = ("new", "...")  # entries that are about no axis of the operand
 
 
 def parse(x: Node, key: Any) -> tuple[list[Node], Index]:

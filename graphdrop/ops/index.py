@@ -22,7 +22,7 @@ from ..types import (
     num_elements,
     unify,
 )
-from .brackets import Entry, Index, _nonzero, parse
+from .brackets import NO_AXIS, Entry, Index, _nonzero, parse
 from .create import iota, zeros, zeros_like
 from .elementwise import add, coerce, equal, where
 from .shape import broadcast_to, reshape
@@ -44,8 +44,9 @@ def indexed_shape(x: Shape, index: Index, ids: Sequence[Shape] = ()) -> Shape:
     sizes = iter(x)
     shape: list[Size] = []
     for entry in index:
-        if entry in ("new", "..."):
-            shape += [1] * (entry == "new")
+        if entry == "new":
+            shape.append(1)
+        if entry in NO_AXIS:
             continue
         size = next(sizes)
         if isinstance(entry, tuple):
@@ -160,7 +161,7 @@ def _distinct(ids: Sequence[Node]) -> bool:
 
 def _last_writer(x: Node, value: Node, ids: Sequence[Node], index: Index) -> Node:
     """For every element of the value, whether it is the last one put to its place."""
-    axes = [e for e in index if e not in ("new", "...")]
+    axes = [e for e in index if e not in NO_AXIS]
     sizes = tuple(s for s, e in zip(x.shape, axes, strict=True) if e == "ids")
     shape = broadcast_shapes(*(i.shape for i in ids))
     turn = reshape(iota.make((), {"size": num_elements(shape)}), shape)

@@ -9,6 +9,7 @@ from ..errors import GraphdropError, OutOfRangeError, ShapeError
 from ..graph import Node
 from ..op import explain
 from ..ops import reduce
+from ..ops.brackets import NO_AXIS
 from ..ops.index import _set_subtensor, _subtensor
 from ..types import Atom, Size, evaluate, num_elements
 from .program import Kernel, Loop, Program, touched
@@ -62,7 +63,7 @@ def _positions(node: Node, loops: tuple[Size, ...]) -> Iterator[Condition]:
     """A position along an axis is inside it; those that are known have been checked."""
     sizes = iter(node.inputs[0].shape)
     for entry in node.params["index"]:
-        size = 1 if entry in ("new", "...") else next(sizes)
+        size = 1 if entry in NO_AXIS else next(sizes)
         if isinstance(entry, (str, tuple)) or (isinstance(entry, int) and isinstance(size, int)):
             continue
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph import Node
 from ..op import constant
-from ..ops.brackets import Index
+from ..ops.brackets import NO_AXIS, Index
 from ..ops.create import iota
 from ..ops.elementwise import cast, greater_equal, less, where
 from ..ops.gather import row_index
@@ -94,4 +94,4 @@ def _can_be(node: Node) -> bool:
 def _sizes(x: Node, index: Index) -> Sequence[Size]:
     """The size that each entry is about; 1 for those about no axis."""
     sizes = iter(x.shape)
-    return [1 if entry in ("new", "...") else next(sizes) for entry in index]
+    return [1 if entry in NO_AXIS else next(sizes) for entry in index]
