@@ -319,9 +319,7 @@ def _raise_on_nan(node: Node, value: Any, seconds: float, what: str = "") -> Non
         return
     if not np.isfinite(value).all():
         kind = "NaN" if np.isnan(value).any() else "infinity"
-        raise NanError(
-            f"{node.op.name} made a {kind}: {node!r}\n  built at {format_origin(node.origin)}"
-        )
+        raise NanError(f"{node.op.name} made a {kind}: {node!r}")
 
 
 # --------------------------------------------------------------------------------------------
