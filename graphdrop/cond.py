@@ -68,6 +68,12 @@ def cond(
     scans.  Where the parts are cheap, gd.where(predicate, a, b) is quicker.
     """
     chosen = as_node(predicate)
+    for branch in (then, otherwise):
+        if not callable(branch):
+            raise ArgumentError(
+                f"a branch is a function, got {branch!r}; write lambda: ..., so that only one is "
+                f"computed, or use gd.where"
+            )
     with building() as built:
         made = [tree.flatten(branch(*operands)) for branch in (then, otherwise)]
     (ours, structure), (theirs, other) = made

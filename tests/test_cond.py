@@ -204,6 +204,7 @@ def test_rewriting_changes_nothing() -> None:
 BAD: dict[str, tuple[Any, type[GraphdropError], str]] = {
     "no bool": (lambda x: gd.cond(x.sum(), lambda: x, lambda: x), DTypeError, "bool scalar"),
     "no scalar": (lambda x: gd.cond(x > 0, lambda: x, lambda: x), DTypeError, "bool scalar"),
+    "nodes": (lambda x: gd.cond(x.sum() > 0, x, -x), GraphdropError, "write lambda"),
     "dtypes": (
         lambda x: gd.cond(x.sum() > 0, lambda: x, lambda: gd.cast(x, "float64")),
         DTypeError, "gd.cast",
