@@ -69,6 +69,19 @@ class Executable(Protocol):
 
 
 @dataclass(frozen=True)
+class Store:
+    """What a backend has compiled, for processes that build a graph of the same name again.
+
+    keep    (name, executable, a line of notes): keeps what it takes to run it
+    revive  (name, the graph's atoms, what makes the graph) -> the executable and the notes; None if
+            nothing is kept.  The graph is made only for those who look inside, and for errors
+    """
+
+    keep: Callable[[str, Executable, str], None]
+    revive: Callable[[str, tuple[Atom, ...], Callable[[], Graph]], tuple[Executable, str] | None]
+
+
+@dataclass(frozen=True)
 class Backend:
     """How graphs are computed.
 
@@ -79,6 +92,7 @@ class Backend:
     to_host      one of `array_type` as NumPy's
     unsupported  op -> why this backend does not compute it
     array_type   what values are between calls: NumPy's arrays, or a device's
+    store        where it keeps what it has compiled for other processes, if it does
     """
 
     name: str
@@ -88,6 +102,7 @@ class Backend:
     to_host: Callable[[Any], Any]
     unsupported: Mapping[Op, str] = field(default_factory=dict)
     array_type: type = np.ndarray
+    store: Store | None = None
 
     @property
     def is_host(self) -> bool:

@@ -8,7 +8,6 @@ All is checked before anything changes, and all variables change in one moment.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,34 +24,28 @@ from .ops.leaf import Shared
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class RowUpdate:
-    """An update of some rows.
+# how an update is put in place
+WHOLE = "whole"  # the new array instead of the old one
+UNSURE = "unsure"  # likewise; only the call knows whether its shape is right
+ROWS = "rows"  # some rows
+SOUND = "sound rows"  # some rows; where a bool that comes with them is false, the others become NaN
 
-    put    the scatter_set whose table is the variable
-    sound  a bool scalar; where it is false the other rows become NaN.  None: it is true
+
+def computed_for(variable: Shared, new: Node, by_rows: bool) -> tuple[str, list[Node]]:
+    """How an update is put in place, and what the program gives for it: the new value, or positions
+    and rows, and perhaps whether they are sound.
     """
-
-    put: Node
-    sound: Node | None = None
-
-    @property
-    def computed(self) -> list[Node]:
-        """What the program gives for it: rows, values, sound."""
-        _, values, rows = self.put.inputs
-        return [rows, values] if self.sound is None else [rows, values, self.sound]
-
-
-def row_update(variable: Shared, new: Node) -> RowUpdate | None:
-    """The update as one of rows, if that is what it is."""
-    sound = None
+    sound, put = None, new
     if new.op is where and _is_nan(new.inputs[2]):
-        sound, new = new.inputs[:2]
-    if new.op is not _scatter_set or new.inputs[0] is not variable or len(new.inputs) != 3:
-        return None
-    if new.params["index"] != row_index(variable.shape) or (sound is not None and sound.ndim):
-        return None
-    return RowUpdate(new, sound)
+        sound, put = new.inputs[:2]
+    fits = put.op is _scatter_set and put.inputs[0] is variable and len(put.inputs) == 3
+    if by_rows and fits and put.params["index"] == row_index(variable.shape):
+        _, values, rows = put.inputs
+        if sound is None:
+            return ROWS, [rows, values]
+        if not sound.ndim:
+            return SOUND, [rows, values, sound]
+    return (WHOLE if variable.shape == new.shape else UNSURE), [new]
 
 
 def _is_nan(node: Node) -> bool:
@@ -61,41 +54,43 @@ def _is_nan(node: Node) -> bool:
 
 
 class Commit:
-    """What a function's program computes for its updates, and how that becomes their values.
+    """How the results of a function's program become the values of its updates.
 
-    computed  the nodes, one for a whole array, several for rows
-    by_rows   the variables that are written to in place
-    copies    how often a table was copied because another call was reading it
+    updated  the variables
+    built    their new values as built
+    kinds    how each is put in place
+    by_rows  the variables that are written to in place, and where in the results that begins
+    copies   how often a table was copied because another call was reading it
     """
 
-    def __init__(self, updated: Sequence[Shared], new: Sequence[Node], in_place: bool) -> None:
+    def __init__(
+        self, updated: Sequence[Shared], built: Sequence[Node], kinds: Sequence[str]
+    ) -> None:
         self.copies = 0
-        self.computed: list[Node] = []
+        self.kinds = dict(zip(updated, kinds, strict=True))
+        self._built = dict(zip(updated, built, strict=True))
         self.whole: list[tuple[Shared, int]] = []
-        self.by_rows: dict[Shared, tuple[int, RowUpdate]] = {}
-        # updates whose sizes are known at the call only
-        self.unsure: list[tuple[Shared, int]] = []
-        for variable, node in zip(updated, new, strict=True):
-            place, found = len(self.computed), row_update(variable, node) if in_place else None
-            if found is not None:
-                self.by_rows[variable] = place, found
-                self.computed += found.computed
-                continue
-            self.whole.append((variable, place))
-            self.computed.append(node)
-            if variable.shape != node.shape:
-                self.unsure.append((variable, place))
+        self.by_rows: dict[Shared, int] = {}
+        place = 0
+        for variable, kind in self.kinds.items():
+            if kind in (WHOLE, UNSURE):
+                self.whole.append((variable, place))
+            else:
+                self.by_rows[variable] = place
+            place += {ROWS: 2, SOUND: 3}.get(kind, 1)
 
     def run(self, results: Sequence[Any], old: Mapping[Shared, Array], lease: int) -> None:
-        """Put the values of `computed` in place; `old` are the arrays that the call has read."""
-        for variable, place in self.unsure:
-            if results[place].shape != variable.shape:
+        """Put what the program gives for the updates in place; `old` are the arrays that the call
+        has read.
+        """
+        for variable, place in self.whole:
+            if self.kinds[variable] == UNSURE and results[place].shape != variable.shape:
                 raise ShapeError(
                     f"the update of {variable!r} gave shape {results[place].shape}; "
                     f"nothing was updated"
                 )
-        for variable, (place, update) in self.by_rows.items():
-            _check_rows(variable, update, results[place])
+        for variable, place in self.by_rows.items():
+            _check_rows(variable, self._built[variable], results[place])
         copies: dict[Shared, Array] = {}
         while True:
             with leases.swap:
@@ -110,9 +105,9 @@ class Commit:
                 self.copies += 1
 
     def _write(self, results: Sequence[Any], tables: Mapping[Shared, Array]) -> None:
-        for variable, (place, update) in self.by_rows.items():
+        for variable, place in self.by_rows.items():
             array = tables[variable]
-            if update.sound is not None and not results[place + 2]:
+            if self.kinds[variable] == SOUND and not results[place + 2]:
                 array[...] = np.nan
             array[results[place]] = results[place + 1]
             variable.array = array
@@ -120,10 +115,10 @@ class Commit:
             variable.array = results[place]
 
 
-def _check_rows(variable: Shared, update: RowUpdate, rows: Array) -> None:
+def _check_rows(variable: Shared, built: Node, rows: Array) -> None:
     count = variable.shape[0]
     if rows.size and not (-count <= rows.min() and rows.max() < count):
         raise OutOfRangeError(
             f"the update of {variable!r} puts rows {rows.min()} to {rows.max()}, but has rows 0 to "
-            f"{count - 1}; nothing was updated\n  built at {format_origin(update.put.origin)}"
+            f"{count - 1}; nothing was updated\n  built at {format_origin(built.origin)}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from .backend import Backend, Executable, Graph, get_backend
 from .binding import Binder
 from .bodies import inner_nodes
 from .commit import Commit
+from .compilation import Compilation
 from .errors import (
     ArgumentError,
     DTypeError,
@@ -32,7 +32,6 @@ from .ops.random import random_key
 from .profiling import DEVICE, HOST, Ceilings, Profile, Took
 from .replay import find_draws, regenerate_mask, stream_flags
 from .rewrite import Trace
-from .rules import optimize as rewrite
 from .substitute import substitute
 from .threads import get_num_threads
 from .types import Atom, Dim, unify
@@ -98,9 +97,7 @@ class Function:
     streams   the random streams it draws from
     call      the number of the last call that drew, None before the first
     backend   the name of the backend
-    trace     the rewrites that fired
     built     the nodes of outputs and updates as built, after givens and before rewrites
-    graph     what the backend compiled; of rows written in place (`commit`) it computes only these
     commit    how updates are put in place
     structure how the outputs nest (see `tree`)
     """
@@ -139,18 +136,13 @@ class Function:
             self.inputs, inner_nodes(user_graph), current_origin(), chosen.to_device
         )  # fmt: skip
         self.built = tuple(targets)
-        self.trace = Trace()
-        if optimize:
-            # a device writes a whole array as soon as rows at positions that it has to look for
-            by_rows = self.updated if chosen.is_host else []
-            targets, self.trace = rewrite(targets, by_rows)
-        keys = [s.key for s in self.streams]
-        self.graph = Graph((*self.inputs, *self.shared, *keys), tuple(targets), self.binder.atoms)
         self._results = len(wanted)
         self._rebuild = tree.rebuilder(self.structure)
-        self.commit = Commit(self.updated, targets[self._results :], optimize and chosen.is_host)
-        computed = (*targets[: self._results], *self.commit.computed)
-        self.executable: Executable = chosen.compile(replace(self.graph, outputs=computed))
+        keys = [s.key for s in self.streams]
+        graph = Graph((*self.inputs, *self.shared, *keys), self.built, self.binder.atoms)
+        self.compilation = Compilation(graph, self.updated, chosen, optimize)
+        self.executable, kinds = self.compilation.compiled()
+        self.commit = Commit(self.updated, targets[self._results :], kinds)
         unknown = dict.fromkeys(f for flags in self._drawing.values() for f in flags or ())
         self._input_flags = [(f, self.inputs.index(f)) for f in unknown if f in self.inputs]
         self._computed_flags = tuple(f for f in unknown if f not in self.inputs)
@@ -250,6 +242,16 @@ class Function:
         return keys
 
     # ---- looking inside
+    @property
+    def graph(self) -> Graph:
+        """What is computed, after rewrites; of rows written in place the backend has only these."""
+        return self.compilation.rewritten[0]
+
+    @property
+    def trace(self) -> Trace:
+        """The rewrites that fired."""
+        return self.compilation.rewritten[1]
+
     def mask(
         self, name: str | int, call: int, *, rate: float | None = None, example: Any = None,
         **sizes: int,

@@ -219,20 +219,20 @@ def op(rule: TypeRule | None = None, *, view: bool = False, name: str | None = N
 class Literal:
     """A read-only array that hashes and compares by dtype, shape and bytes."""
 
-    __slots__ = ("_hash", "_key", "array")
+    __slots__ = ("_hash", "array", "key")
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array = np.array(array, order="C", copy=True)
         self.array.flags.writeable = False
         digest = hashlib.blake2b(self.array.tobytes(), digest_size=16).digest()
-        self._key = (self.array.dtype, self.array.shape, digest)
-        self._hash = hash(self._key)
+        self.key = (self.array.dtype, self.array.shape, digest)
+        self._hash = hash(self.key)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Literal) and self._key == other._key
+        return isinstance(other, Literal) and self.key == other.key
 
     def __repr__(self) -> str:
         return _brief(self.array if self.array.ndim else self.array.item())

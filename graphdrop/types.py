@@ -157,7 +157,8 @@ def _make(terms: _Terms) -> Size:
     return Dim(tuple(kept))
 
 
-def _from_atom(atom: Atom) -> Dim:
+def atom_size(atom: Atom) -> Dim:
+    """The size that is an atom."""
     return Dim((((atom,), 1),))
 
 
@@ -165,19 +166,19 @@ def named_dim(name: str) -> Dim:
     """The size called `name`: the same size wherever the name stands."""
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ArgumentError(f"a dimension's name must be an identifier, got {name!r}")
-    return _from_atom(_atom("name", name))
+    return atom_size(_atom("name", name))
 
 
 def fresh_dim(label: str) -> Dim:
     """A size nothing is known about; `label` (say 'x.shape[0]') is for messages only."""
-    return _from_atom(Atom("axis", (label,), next(_serial)))
+    return atom_size(Atom("axis", (label,), next(_serial)))
 
 
 def value_dim(node: Any) -> Dim:
     """The size that an int64 scalar node will have as its value."""
     if node.value_atom is None:
         node.value_atom = Atom("value", (node,), next(_serial))
-    return _from_atom(node.value_atom)
+    return atom_size(node.value_atom)
 
 
 def floordiv(a: Size, b: Size) -> Size:
@@ -194,7 +195,7 @@ def floordiv(a: Size, b: Size) -> Size:
             quotient[tuple(rest)] = coef_a // coef_b
         else:
             return _make(quotient)
-    return 1 if a == b else _from_atom(_atom("floordiv", a, b))
+    return 1 if a == b else atom_size(_atom("floordiv", a, b))
 
 
 def _take(items: list[Atom], item: Atom) -> bool:
@@ -222,7 +223,7 @@ def _extreme(kind: str, a: Size, b: Size) -> Size:
         return b
     if kind == "max" and b == 0 and _is_a_size(a):
         return a
-    return _from_atom(_atom(kind, a, b))
+    return atom_size(_atom(kind, a, b))
 
 
 def _is_a_size(size: Size) -> bool:
@@ -255,7 +256,7 @@ def atoms_of(sizes: Iterable[Any]) -> list[Atom]:
     while todo:
         for mono, _ in todo.pop().terms:
             for atom in mono:
-                if atom.kind in ("floordiv", "max", "min"):
+                if atom.kind in COMPOUND:
                     todo.extend(a for a in atom.args if isinstance(a, Dim))
                 else:
                     found[atom] = None
@@ -275,16 +276,16 @@ def substitute_size(size: Size, value: Callable[[Atom], Size]) -> Size:
     for mono, coef in size.terms:
         product: Size = coef
         for atom in mono:
-            if atom.kind in ("floordiv", "max", "min"):
+            if atom.kind in COMPOUND:
                 a, b = (substitute_size(s, value) for s in atom.args)
-                product = product * _COMPOUND[atom.kind](a, b)
+                product = product * COMPOUND[atom.kind](a, b)
             else:
                 product = product * value(atom)
         total = total + product
     return total
 
 
-_COMPOUND: dict[str, Callable[[Size, Size], Size]] = {
+COMPOUND: dict[str, Callable[[Size, Size], Size]] = {
     "floordiv": floordiv,
     "max": max_size,
     "min": min_size,

@@ -23,6 +23,7 @@ from graphdrop.schedule import (
     Program,
     check,
     check_layout,
+    demand,
     in_place,
     layout,
     schedule,
@@ -116,7 +117,7 @@ class TestMemory:
             node = gd.tanh(node @ y.T) @ y
         program = program_of([node])
         sizes = env(program)
-        found = layout(program, sizes)
+        found = layout(demand(program), sizes)
         check_layout(program, found, sizes)
         scratch = [b for b in program.buffers if b.role == "scratch"]
         assert len(scratch) > 10
@@ -130,7 +131,7 @@ class TestMemory:
         (written,) = kernel.writes.values()
         assert in_place(program) == {written.buffer: product.out.buffer}
         sizes = env(program)
-        found = layout(program, sizes)
+        found = layout(demand(program), sizes)
         check_layout(program, found, sizes)
         assert found.size == 320  # 6 x 6 numbers of 8 bytes, once
 
@@ -160,7 +161,7 @@ class TestMemory:
     def test_every_size_has_a_layout(self, size: int) -> None:
         program = program_of([gd.tanh(x) @ y.T, (x * y).sum(axis=1)])
         sizes = env(program, size)
-        check_layout(program, layout(program, sizes), sizes)
+        check_layout(program, layout(demand(program), sizes), sizes)
 
 
 def two_dropouts() -> Program:
@@ -182,7 +183,7 @@ class TestInjectedFaults:
     def test_a_buffer_in_the_place_of_one_in_use(self, output: Node) -> None:
         program = program_of([output, gd.exp(x) + 1])
         sizes = env(program)
-        right = layout(program, sizes)
+        right = layout(demand(program), sizes)
         check_layout(program, right, sizes)
         wrong = Layout(dict.fromkeys(right.offsets, 0), right.own, right.loops)
         with pytest.raises(ScheduleError, match="share memory"):
@@ -225,7 +226,7 @@ class TestInjectedFaults:
         wrong = replace(program, steps=(replace(kernel, writes={node: moved}),))
         sizes = env(program)
         with pytest.raises(ScheduleError, match="reaches"):
-            check_layout(wrong, layout(wrong, sizes), sizes)
+            check_layout(wrong, layout(demand(wrong), sizes), sizes)
 
     def test_a_buffer_written_twice(self) -> None:
         program = program_of([gd.exp(x), gd.tanh(y)])

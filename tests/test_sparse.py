@@ -30,7 +30,7 @@ def wide_nodes(step: Function, rows: int = ROWS) -> list[Node]:
     """What is computed with a row for every row of the table."""
     assert step.executable is not None
     outputs = [*step.graph.outputs[: len(step.graph.outputs) - len(step.updated)]]
-    order = toposort([*outputs, *step.commit.computed])
+    order = toposort([*outputs, *step.compilation.computed().outputs])
     return [
         n
         for n in order

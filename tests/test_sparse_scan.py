@@ -48,7 +48,7 @@ def loop(
 
 def wide_in_loops(step: Function) -> list[Node]:
     """What the steps of loops compute with a row for every row of a table."""
-    scans = [n for n in toposort(step.commit.computed) if n.op is scan_op]
+    scans = [n for n in toposort(step.compilation.computed().outputs) if n.op is scan_op]
     inside = [n for s in scans for n in toposort(s.params["body"].outputs) if n.inputs]
     return [n for n in inside if isinstance(n.type, TensorType) and n.shape[:1] == (ROWS,)]
 

@@ -29,7 +29,6 @@ from graphdrop.schedule.memory import ALIGN
 from graphdrop.types import Atom, atoms_of, evaluate, num_elements
 
 from .acts import Act, KernelsAct, LoopAct, OutsideAct, ProductAct
-from .launches import replaces_before
 
 if TYPE_CHECKING:
     from .program import CupyProgram
@@ -51,7 +50,7 @@ class Plan:
         self.program, self.sizes = program, sizes
         self.env: dict[Atom, int] = dict(zip(program.graph.atoms, sizes, strict=True))
         check_conditions(program.conditions, self.env)
-        self.layout = layout(program.program, self.env, replaces_before)
+        self.layout = layout(program.demand, self.env)
         check_layout(program.program, self.layout, self.env)
         self.index = self._index(program.program)
         # calls can be replayed only where arrays lie as before: old and new values take turns

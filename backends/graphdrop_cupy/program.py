@@ -25,6 +25,7 @@ from graphdrop.schedule import (
     Step,
     closed,
     conditions,
+    demand,
     draws_bits,
     draws_numbers,
     fetches_rows,
@@ -35,7 +36,7 @@ from graphdrop.types import TupleType
 
 from . import scalars
 from .device import Device
-from .launches import launches_of
+from .launches import launches_of, replaces_before
 from .plans import Plan, all_steps
 from .printer import Printed, Printer
 from .reductions import HOW
@@ -92,6 +93,7 @@ class CupyProgram:
         self._print(self.program)
         self.text = self.texts.text()
         self.conditions = list(conditions(self.program))
+        self.demand = demand(self.program, replaces_before)
         self.looks = any(isinstance(s, Rows) for s in all_steps(self.program))
         self._modules: dict[str, Callable[[str], Any]] = {}
         self._constants: dict[Node, Any] = {}

@@ -42,15 +42,36 @@ def compile_module(text: str, symbols: dict[str, int], level: int = 2) -> Any:
     symbols  addresses of functions that the text declares, besides those of the C library
     level    how hard LLVM tries: 0 takes a quarter of the time, for what waits rather than runs
     """
-    for name, address in symbols.items():
-        llvm.add_symbol(name, address)
-    version = ".".join(map(str, VERSION))
-    target, cpu, features = _host()
-    name = disk.key(text, llvmlite.__version__, version, target.triple, cpu, features, str(level))
+    name = code_name(text, level)
     code = disk.load(name)
     if code is None:
         code = object_code(text, level)
         disk.keep(name, code)
+    return _engine(code, symbols)
+
+
+def kept_module(name: str, symbols: dict[str, int]) -> Any | None:
+    """As `compile_module`, of code kept under a `code_name`; None if it is there no more."""
+    code = disk.load(name)
+    return None if code is None else _engine(code, symbols)
+
+
+def code_name(text: str, level: int = 2) -> str:
+    """The name that the machine code of a module is kept under."""
+    return disk.key(text, machine(), str(level))
+
+
+@cache
+def machine() -> str:
+    """What machine code depends on besides a text: LLVM, and the processor with its features."""
+    target, cpu, features = _host()
+    version = ".".join(map(str, VERSION))
+    return " ".join([llvmlite.__version__, version, target.triple, cpu, features])
+
+
+def _engine(code: bytes, symbols: dict[str, int]) -> Any:
+    for name, address in symbols.items():
+        llvm.add_symbol(name, address)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()

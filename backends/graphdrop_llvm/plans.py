@@ -7,22 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphdrop.op import constant_value
-from graphdrop.schedule import (
-    Kernel,
-    Layout,
-    Product,
-    Program,
-    check_conditions,
-    check_layout,
-    layout,
-    moved,
-)
+from graphdrop.schedule import Demand, Layout, check_conditions, check_layout, conditions, layout
 from graphdrop.schedule.memory import ALIGN
-from graphdrop.types import Atom, evaluate
+from graphdrop.types import evaluate
 
+from .recipe import Recipe
 from .results import Results
-from .segments import table_size
 
 if TYPE_CHECKING:
     from .program import LlvmProgram
@@ -33,60 +23,48 @@ BRIEF = 1 << 17  # bytes moved in some ten microseconds
 class Frame:
     """The memory of one call at a time: an arena, and the addresses of all buffers."""
 
-    def __init__(self, program: LlvmProgram, plan: Plan) -> None:
+    def __init__(self, recipe: Recipe, plan: Plan) -> None:
         self.arena = np.empty(plan.layout.size + ALIGN, np.uint8)
         start = self.arena.ctypes.data
         self.begin = -start % ALIGN
-        self.table = np.zeros(table_size(program.program) + 1, np.uintp)
+        self.table = np.zeros(recipe.demand.after + 1, np.uintp)
         self.wrong = np.zeros(1, np.int64)  # what steps of rows tell
         self.table[-1] = self.wrong.ctypes.data
         self.address = self.table.ctypes.data
-        self._fill(program.program, plan.layout, 0, start + self.begin)
-        for number, array in program.constants.items():
+        self._fill(recipe.demand, plan.layout, start + self.begin)
+        for number, array in recipe.constants.items():
             self.table[number] = array.ctypes.data
 
-    def _fill(self, program: Program, memory: Layout, first: int, start: int) -> None:
+    def _fill(self, asked: Demand, memory: Layout, start: int) -> None:
         """The addresses of scratch, for the bodies of loops too."""
         for number, offset in memory.offsets.items():
-            self.table[first + number] = start + offset
-        first += len(program.buffers)
-        for loop, inner in zip(program.loops, memory.loops, strict=True):
-            self._fill(loop.body, inner, first, start + memory.own)
-            first += table_size(loop.body)
-
-
-def constants_of(program: Program, first: int = 0) -> dict[int, Any]:
-    """Place in the table -> the array of a constant, for the bodies of loops too."""
-    found = {
-        first + b.number: np.ascontiguousarray(constant_value(b.node))
-        for b in program.buffers
-        if b.role == "constant"
-    }
-    first += len(program.buffers)
-    for loop in program.loops:
-        found |= constants_of(loop.body, first)
-        first += table_size(loop.body)
-    return found
+            self.table[asked.first + number] = start + offset
+        for loop, inner in zip(asked.loops, memory.loops, strict=True):
+            self._fill(loop, inner, start + memory.own)
 
 
 class Plan:
     """What the sizes of a call fix: the values of all sizes, shapes, and where scratch lies."""
 
     def __init__(self, program: LlvmProgram, sizes: tuple[int, ...]) -> None:
-        self.program, self.sizes = program, sizes
-        self.env = dict(zip(program.graph.atoms, sizes, strict=True))
-        check_conditions(program.conditions, self.env)
-        known = [evaluate(s, self.env) for s in program.module.sizes]
+        recipe = self.recipe = program.recipe
+        self.sizes = sizes
+        self.env = dict(zip(recipe.atoms, sizes, strict=True))
+        if any(need.wrong(self.env) for need in recipe.needs):
+            check_conditions(conditions(program.program), self.env)
+        known = [evaluate(s, self.env) for s in recipe.sizes]
         self.table = np.array(known or [0], np.int64)
         self.address = self.table.ctypes.data
-        self.layout = layout(program.program, self.env)
-        check_layout(program.program, self.layout, self.env)
+        self.layout = layout(recipe.demand, self.env)
+        if program.is_fresh:
+            check_layout(program.program, self.layout, self.env)
         self.outputs = [
-            Results(tuple(max(evaluate(s, self.env), 0) for s in b.node.shape), b.dtype)
-            for b in program.program.outputs if b.role == "output"
-        ]  # fmt: skip
+            Results(tuple(max(evaluate(s, self.env), 0) for s in r.shape or ()), r.dtype)
+            for r in recipe.results
+        ]
         self.frames: list[Frame] = []
-        self.is_brief = _is_brief(program.program, self.env)
+        # whether a call is over before another thread would miss the interpreter's lock
+        self.is_brief = recipe.moved is not None and evaluate(recipe.moved, self.env) <= BRIEF
         self.shortcut: Callable[..., list[Any] | None] | None = None
 
     def frame(self) -> Frame:
@@ -94,11 +72,4 @@ class Plan:
         try:
             return self.frames.pop()
         except IndexError:
-            return Frame(self.program, self)
-
-
-def _is_brief(program: Program, env: dict[Atom, int]) -> bool:
-    """Whether a call is over before another thread would miss the interpreter's lock."""
-    if not all(isinstance(s, (Kernel, Product)) for s in program.steps):
-        return False
-    return sum(evaluate(moved(s), env) for s in program.steps) <= BRIEF
+            return Frame(self.recipe, self)

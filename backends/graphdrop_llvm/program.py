@@ -6,7 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from graphdrop.schedule import (
     Buffer,
     Outside,
     Place,
+    Program,
     Step,
     closed,
-    conditions,
     cost,
+    demand,
     draws_bits,
     draws_numbers,
     fetches_rows,
@@ -42,7 +43,8 @@ from .engine import assembly, compile_module
 from .entry import take_in_python
 from .lower import lower
 from .module import Module
-from .plans import Frame, Plan, constants_of
+from .plans import Frame, Plan
+from .recipe import Recipe, recipe_of
 from .reductions import PRINTED
 from .runtime import runtime
 from .scalars import PRINTERS
@@ -89,42 +91,78 @@ class _Foreign:
     executable: Executable
 
 
+@dataclass(frozen=True)
+class _Printed:
+    """A graph as text: what the program is made of, and what people ask to see."""
+
+    graph: Graph
+    program: Program
+    text: str
+    steps: dict[str, Step]
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, graph: Graph, split: bool) -> _Printed:
+        program, module = schedule(graph, prints, lower), Module()
+        printed = Segments(program, module, demand(program), split=split)
+        text = module.text()
+        recipe = recipe_of(program, module, printed, list(addresses(text)))
+        return cls(graph, program, text, printed.steps, recipe)
+
+
+def addresses(text: str) -> dict[str, int]:
+    """The addresses of the functions that a module's text calls."""
+    found = {r: blas.address(r) for r in products.ROUTINES.values() if r in text}
+    return found | gemm.symbols(text) | philox.symbols(text) | runtime().symbols
+
+
 class LlvmProgram:
     """An executable graph; see `graphdrop.backend.Executable`.
 
-    split  whether every step runs in a call of its own, for the profiler
+    graph   makes what is compiled
+    split   whether every step runs in a call of its own, for the profiler
+    kept    the recipe and the machine code that an earlier process has kept: the graph is made only
+            if somebody wants to look inside, or is to be told what is wrong
     """
 
-    def __init__(self, graph: Graph, *, split: bool = False) -> None:
-        self.graph, self.split = graph, split
-        self.program = schedule(graph, prints, lower)
-        self.module = Module()
-        printed = Segments(self.program, self.module, split=split)
-        self.text = self.module.text()
-        symbols = {r: blas.address(r) for r in products.ROUTINES.values() if r in self.text}
-        symbols |= gemm.symbols(self.text) | philox.symbols(self.text) | runtime().symbols
-        self.engine = compile_module(self.text, symbols)
-        slots = [b.number for b in self.program.inputs]
-        slots += [b.number for b in self.program.outputs if b.role == "output"]
+    def __init__(
+        self, graph: Callable[[], Graph], *, split: bool = False,
+        kept: tuple[Recipe, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._make, self.split, self.is_fresh = graph, split, kept is None
+        if kept is None:
+            text = self._printed.text
+            kept = self._printed.recipe, compile_module(text, addresses(text))
+        self.recipe, self.engine = kept
+        slots = [*self.recipe.inputs, *[r.number for r in self.recipe.results]]
         self.order = {number: i for i, number in enumerate(slots)}
         self.slots = np.array(slots, np.int64)
         self._take = self._taker(len(slots))
-        self.parts = [self._part(part, printed.steps) for part in printed.parts]
+        self.parts = [self._part(part) for part in self.recipe.parts]
         self._observed: LlvmProgram | None = None
-        self.constants = constants_of(self.program)
-        self.conditions = list(conditions(self.program))
         self._plans = Recent(partial(Plan, self), PLANS_KEPT)
+
+    @cached_property
+    def _printed(self) -> _Printed:
+        return _Printed.of(self._make(), self.split)
+
+    @property
+    def graph(self) -> Graph:
+        return self._printed.graph
+
+    @property
+    def program(self) -> Program:
+        return self._printed.program
 
     def listing(self, what: str) -> str:
         """See `Executable.listing`."""
         if what == "source":
-            return self.text
+            return self._printed.text
         if what == "assembly":
-            return assembly(self.text)
+            return assembly(self._printed.text)
         lines = [self.program.text()]
         if (plan := self._plans.latest) is not None:
-            results = sum(evaluate(b.elements, plan.env) * b.dtype.itemsize
-                          for b in self.program.outputs if b.role == "output")  # fmt: skip
+            results = sum(r.nbytes for r in plan.outputs)
             lines.append(
                 f"memory of the last call: {plan.layout.size:,} bytes of scratch, "
                 f"{results:,} bytes of results"
@@ -168,10 +206,11 @@ class LlvmProgram:
         record.keep += [self, plan, frame]
         return found
 
-    def _part(self, part: str | Outside, steps: dict[str, Step]) -> _Native | _Foreign:
+    def _part(self, part: str | Outside) -> _Native | _Foreign:
         if isinstance(part, Outside):
-            return _Foreign(part, _by_the_oracle(part, self.program.atoms))
-        return _Native(part, _ENTRY(self.engine.get_function_address(part)), steps.get(part))
+            return _Foreign(part, _by_the_oracle(part, self.recipe.atoms))
+        step = self._printed.steps.get(part) if self.split else None
+        return _Native(part, _ENTRY(self.engine.get_function_address(part)), step)
 
     # ---- running
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
@@ -184,7 +223,7 @@ class LlvmProgram:
         if self.split:
             return self._run(arrays, sizes, seen)
         if self._observed is None:
-            self._observed = type(self)(self.graph, split=True)
+            self._observed = type(self)(self._make, split=True)
         return self._observed.observe(arrays, sizes, seen)
 
     def _run(self, arrays: list[Any], sizes: tuple[int, ...], seen: Any) -> list[Any]:
@@ -214,9 +253,7 @@ class LlvmProgram:
         if wrong:
             self._let_the_oracle_say(arrays, sizes)
         found = iter(outputs)
-        return [
-            made[b.number] if b.role == "foreign" else next(found) for b in self.program.outputs
-        ]
+        return [made[r.number] if r.shape is None else next(found) for r in self.recipe.outputs]
 
     def _let_the_oracle_say(self, arrays: list[Any], sizes: tuple[int, ...]) -> None:
         """The error of a call in which positions were none."""
@@ -261,7 +298,7 @@ class LlvmProgram:
             nbytes = count * buffer.dtype.itemsize
             return frame.arena[start : start + nbytes].view(buffer.dtype)
         if buffer.role == "constant":
-            return self.constants[buffer.number].reshape(-1)
+            return self.recipe.constants[buffer.number].reshape(-1)
         if buffer.role == "foreign":
             return made[buffer.number].reshape(-1)
         return given[self.order[buffer.number]].reshape(-1)
@@ -270,9 +307,9 @@ class LlvmProgram:
 class LlvmBody(LlvmProgram):
     """The body of a loop or a branch, which the numpy backend's loop runs step by step."""
 
-    def __init__(self, graph: Graph, *, split: bool = False) -> None:
-        super().__init__(graph, split=split)
-        self.aliased = [False] * len(graph.outputs)  # what a step gives is its own
+    @property
+    def aliased(self) -> list[bool]:
+        return [False] * len(self.recipe.outputs)  # what a step gives is its own
 
     def runner(
         self, sizes: tuple[int, ...], seen: Callable[..., None] | None = None
@@ -295,4 +332,6 @@ def _view(array: Any, place: Any, env: dict[Atom, int]) -> Any:
 
 def _by_the_oracle(step: Outside, atoms: tuple[Atom, ...]) -> Executable:
     """The step compiled by the numpy backend; loops in it have native bodies."""
-    return get_backend("numpy").compile(closed(step, atoms), bodies=LlvmBody)
+    return get_backend("numpy").compile(
+        closed(step, atoms), bodies=lambda graph: LlvmBody(lambda: graph)
+    )

@@ -22,17 +22,17 @@ class Results:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype = shape, dtype
-        self._bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         self._spares = Spares(self._fresh, SPARES)
 
     def new(self) -> np.ndarray[Any, Any]:
-        if self._bytes < LARGE:
+        if self.nbytes < LARGE:
             return np.empty(self.shape, self.dtype)
         memory = self._spares.take()
         start = -memory.ctypes.data % ALIGN
-        array = memory[start : start + self._bytes].view(self.dtype).reshape(self.shape)
+        array = memory[start : start + self.nbytes].view(self.dtype).reshape(self.shape)
         self._spares.keep(memory)
         return array
 
     def _fresh(self) -> np.ndarray[Any, Any]:
-        return np.empty(self._bytes + ALIGN, np.uint8)
+        return np.empty(self.nbytes + ALIGN, np.uint8)

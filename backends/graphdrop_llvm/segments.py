@@ -8,7 +8,18 @@ where the step's operands and results are.
 from __future__ import annotations
 
 from graphdrop.graph import Node
-from graphdrop.schedule import Kernel, Loop, Outside, Place, Product, Program, Rows, Step, moved
+from graphdrop.schedule import (
+    Demand,
+    Kernel,
+    Loop,
+    Outside,
+    Place,
+    Product,
+    Program,
+    Rows,
+    Step,
+    moved,
+)
 from graphdrop.types import Size, num_elements
 
 from . import blas, gemm, products, rows
@@ -20,14 +31,10 @@ from .reductions import identity, join_blocks, join_function, wide
 from .walk import BLOCKS
 
 
-def table_size(program: Program) -> int:
-    """How many addresses a program needs, those of its loops included."""
-    return len(program.buffers) + sum(table_size(loop.body) for loop in program.loops)
-
-
 class Segments:
     """Prints a program into a module.
 
+    asked  the program's demand, which numbers the buffers of bodies
     split  whether every step is a function of its own, for the profiler
     wrong  the table's place for the address of what steps tell: the one after all buffers
     parts  names of functions, and the steps outside between them, in order
@@ -35,14 +42,14 @@ class Segments:
     """
 
     def __init__(
-        self, program: Program, module: Module, name: str = "p", split: bool = False,
+        self, program: Program, module: Module, asked: Demand, name: str = "p", split: bool = False,
         wrong: int | None = None,
     ) -> None:  # fmt: skip
-        self.program, self.module, self.name = program, module, name
+        self.module, self.asked, self.name = module, asked, name
         self.parts: list[str | Outside] = []
         self.steps: dict[str, Step] = {}
-        self.wrong = table_size(program) if wrong is None else wrong
-        self._free = len(program.buffers)  # the table's next place for a body
+        self.wrong = asked.after if wrong is None else wrong
+        self._bodies = iter(asked.loops)
         self._calls: list[str] = []
         self._local = 0  # buffers of the step that has most
         for number, step in enumerate(program.steps):
@@ -243,11 +250,12 @@ class Segments:
 
     # ---- loops
     def _loop(self, name: str, loop: Loop) -> None:
-        inner = Segments(loop.body, self.module, f"{name}.b", wrong=self.wrong - self._free)
+        asked = next(self._bodies)
+        region = asked.first - self.asked.first
+        inner = Segments(loop.body, self.module, asked, f"{name}.b", wrong=self.wrong - region)
         (body,) = inner.parts
         assert isinstance(body, str)
-        self.module.functions.append(_print_loop(name, loop, body, self._free, self.module))
-        self._free += table_size(loop.body)
+        self.module.functions.append(_print_loop(name, loop, body, region, self.module))
         self._calls.append(f"  call void @{name}(ptr %t, ptr %s)")
 
 

@@ -2,10 +2,10 @@
 
 from .build import schedule
 from .check import check, check_layout
-from .conditions import check_conditions, conditions
+from .conditions import Need, check_conditions, conditions
 from .kinds import draws_bits, draws_by_row, draws_numbers, fetches_rows
 from .lower import lower
-from .memory import Layout, in_place, layout, replaces
+from .memory import Demand, Layout, demand, in_place, layout, replaces
 from .outside import closed, operands
 from .program import (
     Buffer,
@@ -26,8 +26,9 @@ from .program import (
 )
 
 __all__ = [
-    "Buffer", "Kernel", "Layout", "Loop", "Outside", "Place", "Product", "Program", "Rows", "Step",
-    "check", "check_conditions", "check_layout", "closed", "conditions", "contiguous", "cost",
-    "draws_bits", "draws_by_row", "draws_numbers", "fetches_rows", "in_place", "layout", "lower",
-    "moved", "operands", "operations", "replaces", "schedule", "title", "touched",
+    "Buffer", "Demand", "Kernel", "Layout", "Loop", "Need", "Outside", "Place", "Product",
+    "Program", "Rows", "Step", "check", "check_conditions", "check_layout", "closed", "conditions",
+    "contiguous", "cost", "demand", "draws_bits", "draws_by_row", "draws_numbers", "fetches_rows",
+    "in_place", "layout", "lower", "moved", "operands", "operations", "replaces", "schedule",
+    "title", "touched",
 ]  # fmt: skip

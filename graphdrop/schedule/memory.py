@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..types import Atom, evaluate
+from ..types import Atom, Size, evaluate
 from .program import Buffer, Kernel, Program, touched
 from .walk import stages_of
 
@@ -83,37 +83,66 @@ def in_place(
     return found
 
 
-def layout(
-    program: Program, env: Mapping[Atom, int],
-    may: Callable[[Kernel, Buffer, Buffer], bool] = replaces,
-) -> Layout:  # fmt: skip
-    """Offsets for the sizes of one call: each buffer takes the place of one that its kernel reads
-    for the last time, where `may` allows it, or else the tightest gap that is free.
+@dataclass(frozen=True)
+class Demand:
+    """What a program asks of memory, whatever the sizes.
+
+    first   how many buffers come before its own, in a program with all the bodies in it
+    after   how many there are up to the last of its own loops
+    begins  for every step, the scratch buffers that it touches first, and their bytes
+    ends    for every step, the buffers whose memory is free after it
+    over    a buffer -> the one whose memory it takes, as its kernel reads that for the last time
+    loops   what the bodies of loops ask, in order
     """
-    begins: dict[int, list[Buffer]] = {}
-    ends: dict[int, list[Buffer]] = {}
-    for buffer, (first, last) in lifetimes(program).items():
-        begins.setdefault(first, []).append(buffer)
-        ends.setdefault(last, []).append(buffer)
+
+    first: int
+    after: int
+    begins: list[list[tuple[int, Size]]]
+    ends: list[list[int]]
+    over: dict[int, int]
+    loops: list[Demand]
+
+
+def demand(
+    program: Program, may: Callable[[Kernel, Buffer, Buffer], bool] = replaces, first: int = 0
+) -> Demand:
+    """What a program asks, where `may` says which buffers can be written over which."""
+    begins: list[list[tuple[int, Size]]] = [[] for _ in program.steps]
+    ends: list[list[int]] = [[] for _ in program.steps]
+    over = in_place(program, may)
+    passed_on = set(over.values())
+    for buffer, (start, last) in lifetimes(program).items():
+        begins[start].append((buffer.number, buffer.elements * buffer.dtype.itemsize))
+        if buffer not in passed_on:
+            ends[last].append(buffer.number)
+    after, loops = first + len(program.buffers), []
+    for loop in program.loops:
+        loops.append(demand(loop.body, may, after))
+        after = loops[-1].after
+    numbers = {new.number: old.number for new, old in over.items()}
+    return Demand(first, after, begins, ends, numbers, loops)
+
+
+def layout(asked: Demand, env: Mapping[Atom, int]) -> Layout:
+    """Offsets for the sizes of one call: a buffer that takes no other's place has the tightest gap
+    that is free.
+    """
     offsets: dict[int, int] = {}
     sizes: dict[int, int] = {}
     gaps: list[tuple[int, int]] = []  # (offset, bytes) that are free, in order
     top = 0
-    over = in_place(program, may)
-    passed_on = set(over.values())
-    for number in range(len(program.steps)):
-        for buffer in begins.get(number, ()):
-            if buffer in over:
-                old = over[buffer].number
-                offsets[buffer.number], sizes[buffer.number] = offsets[old], sizes[old]
+    for begins, ends in zip(asked.begins, asked.ends, strict=True):
+        for number, size in begins:
+            if number in asked.over:
+                old = asked.over[number]
+                offsets[number], sizes[number] = offsets[old], sizes[old]
                 continue
-            nbytes = evaluate(buffer.elements, env) * buffer.dtype.itemsize
-            nbytes = max(-(-nbytes // ALIGN) * ALIGN, ALIGN)
+            nbytes = max(-(-evaluate(size, env) // ALIGN) * ALIGN, ALIGN)
             fitting = [g for g in gaps if g[1] >= nbytes]
             if fitting:
                 gap = min(fitting, key=lambda g: g[1])
                 gaps.remove(gap)
-                offsets[buffer.number] = gap[0]
+                offsets[number] = gap[0]
                 if gap[1] > nbytes:
                     gaps.append((gap[0] + nbytes, gap[1] - nbytes))
             else:
@@ -122,15 +151,12 @@ def layout(
                 start = last_gap[0] if last_gap[1] and sum(last_gap) == top else top
                 if start != top:
                     gaps.remove(last_gap)
-                offsets[buffer.number] = start
+                offsets[number] = start
                 top = start + nbytes
-            sizes[buffer.number] = nbytes
-        for buffer in ends.get(number, ()):
-            if buffer in passed_on:
-                continue
-            gaps.append((offsets[buffer.number], sizes[buffer.number]))
-            gaps = _joined(gaps)
-    return Layout(offsets, top, tuple(layout(loop.body, env, may) for loop in program.loops))
+            sizes[number] = nbytes
+        for number in ends:
+            gaps = _joined([*gaps, (offsets[number], sizes[number])])
+    return Layout(offsets, top, tuple(layout(inner, env) for inner in asked.loops))
 
 
 def _joined(gaps: list[tuple[int, int]]) -> list[tuple[int, int]]:

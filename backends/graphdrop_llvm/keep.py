@@ -1,0 +1,84 @@
+"""Whole programs kept on disk: a process that builds a graph again neither rewrites nor prints it.
+
+A file says which code it is about, what whoever kept it noted, and how the program is run.  It is
+found by the name of the graph, and by all that decides what is made of a graph: our own source, the
+library for products, and what machine code depends on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import graphdrop
+from graphdrop.backend import Executable, Graph
+from graphdrop.types import Atom
+
+from . import blas
+from . import cache as disk
+from .engine import code_name, kept_module, machine
+from .program import LlvmProgram, addresses
+from .recipe import from_bytes, to_bytes
+
+
+def keep(name: str, executable: Executable, note: str) -> None:
+    """Keep what was compiled of the graph called `name`, if another process could run it.
+
+    note  a line, which `revive` returns
+    """
+    assert isinstance(executable, LlvmProgram)
+    path, recipe = _name(name), to_bytes(executable.recipe)
+    if path is not None and recipe is not None:
+        head = f"{code_name(executable.listing('source'))}\n{note}\n"
+        disk.keep(path, head.encode() + recipe)
+
+
+def revive(
+    name: str, atoms: tuple[Atom, ...], graph: Callable[[], Graph]
+) -> tuple[Executable, str] | None:
+    """What was compiled of a graph of this name, and the note; None if that is not kept.
+
+    atoms  the graph's
+    graph  makes it, if that is needed after all
+    """
+    path = _name(name)
+    found = None if path is None else disk.load(path)
+    if found is None:
+        return None
+    code, note, data = found.split(b"\n", 2)
+    recipe = from_bytes(data, atoms)
+    calls = " ".join(f"@{function}(" for function in recipe.calls)
+    engine = kept_module(code.decode(), addresses(calls))
+    if engine is None:
+        return None
+    return LlvmProgram(graph, kept=(recipe, engine)), note.decode()
+
+
+def _name(graph: str) -> str | None:
+    """The name of a file for a graph of this name."""
+    if not _source():
+        return None
+    return disk.key("program", graph, _source(), machine(), os.environ.get(blas.ENVIRONMENT, ""))
+
+
+@cache
+def _source() -> str:
+    """Which source this process runs: the size of every file, and when it came here.
+
+    What is installed or edited has a new time of its last change, whatever else it says of itself.
+    Empty if that cannot be told, and then nothing is kept.
+    """
+    folders = [*graphdrop.__path__, os.path.dirname(__file__)]
+    if not all(map(os.path.isdir, folders)):
+        return ""  # in an archive, say
+    return "\n".join(sorted(line for folder in folders for line in _files(folder)))
+
+
+def _files(folder: str) -> Iterator[str]:
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _files(entry.path)
+        elif entry.name.endswith(".py"):
+            s = entry.stat()
+            yield f"{entry.path} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"

@@ -1,0 +1,474 @@
+"""What the llvm backend keeps on disk: machine code, and programs that need no graph to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphdrop as gd
+from graphdrop import nn, optim, tree
+from graphdrop.errors import InputError, OutOfRangeError, ShapeError
+from graphdrop.fingerprint import fingerprint
+from graphdrop.graph import Node
+from graphdrop.op import op
+from graphdrop.ops.leaf import Shared
+from graphdrop.testing import runner
+from graphdrop.types import TensorType
+from graphdrop_llvm import cache, keep
+from tests.test_rewrite_random_graphs import (
+    EXACTLY,
+    ROUGHLY,
+    SETTINGS,
+    build,
+    outputs_of,
+    programs,
+    results,
+)
+
+ROWS = 3000  # of tables; in small ones nobody looks for the rows that are used
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory of these tests' own, which begins empty."""
+    found = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAPHDROP_CACHE", str(found))
+        cache.directory.cache_clear()
+        yield found
+    cache.directory.cache_clear()
+
+
+def function(*args: Any, **kwargs: Any) -> gd.Function:
+    return gd.function(*args, **kwargs, backend="llvm", on_unused_input="ignore")
+
+
+def is_kept(f: gd.Function) -> bool:
+    """Whether a function runs what an earlier one has kept."""
+    return not f.executable.is_fresh  # type: ignore[attr-defined]
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    for a, b in zip(tree.flatten(found)[0], tree.flatten(expected)[0], strict=True):
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+# ---- a program that was kept is the same program
+
+
+def dense(width: int = 30) -> tuple[gd.Function, list[Any]]:
+    """Sizes that the call fixes, a dropout, an optimizer with a state."""
+    x, y = gd.matrix("x", shape=("n", 20)), gd.lvector("y", shape=("n",))
+    training, rng = gd.flag(), np.random.default_rng(0)
+    w = [gd.shared(rng.normal(size=s).astype("f") / 5) for s in ((20, width), (width,), (width, 5))]
+    h = gd.dropout(gd.tanh(x @ w[0] + w[1]), 0.3, gd.RandomStream(4), training)
+    loss = nn.softmax_cross_entropy(h @ w[2] + np.linspace(0, 1, 5), y).mean()
+    step = function([x, y, training], {"loss": loss, "h": [h]}, optim.adam(loss, w, lr=0.01))
+    return step, [rng.normal(size=(7, 20)).astype("f"), rng.integers(0, 5, 7), True]
+
+
+def looped(width: int = 6) -> tuple[gd.Function, list[Any]]:
+    """A loop and its gradient, draws in it, and rows that are written in place."""
+    ids, x = gd.lmatrix("ids", shape=("time", "batch")), gd.matrix("x", shape=("batch", width))
+    rng = np.random.default_rng(1)
+    table, w = (gd.shared(rng.normal(size=(n, width)).astype("f") / 3) for n in (ROWS, width))
+    stream = gd.RandomStream(9)
+
+    def step(h: Node, row: Node) -> tuple[Node, Node]:
+        new = gd.dropout(gd.tanh(table[row] + h @ w), 0.2, stream)
+        return new, new
+
+    _, hs = gd.scan(step, ids, x)
+    loss = gd.square(hs).mean()
+    f = function([ids, x], [loss, hs[-1]], optim.sgd(loss, [table, w], lr=0.5))
+    return f, [rng.integers(0, ROWS, (5, 3)), rng.normal(size=(3, width)).astype("f")]
+
+
+def clipped(width: int = 8) -> tuple[gd.Function, list[Any]]:
+    """A gradient's norm is limited, so that rows come with whether they are sound."""
+    ids, rng = gd.lvector("ids"), np.random.default_rng(2)
+    table = gd.shared(rng.normal(size=(ROWS, width)).astype("f"))
+    loss = gd.square(table[ids]).sum()
+    (g,) = optim.clip_by_global_norm(gd.grad(loss, [table]), 1.0)
+    f = function([ids], loss, optim.sgd([g], [table], lr=0.1))
+    return f, [np.array([3, 5, 3, ROWS - 1])]
+
+
+def unsure(size: int = 40_000) -> tuple[gd.Function, list[Any]]:
+    """An update whose shape only the call knows, sums in parts, and a large constant."""
+    x, w = gd.vector("x"), gd.shared(np.zeros(size, "f"))
+    weights = np.arange(size, dtype="f")
+    f = function([x], [w.sum(), (w * weights).max()], [(w, x * 2)])
+    return f, [np.linspace(0, 1, size, dtype="f")]
+
+
+MODELS: dict[str, Callable[..., tuple[gd.Function, list[Any]]]] = {
+    m.__name__: m for m in (dense, looped, clipped, unsure)
+}  # fmt: skip
+KINDS = {"dense": "whole", "looped": "rows", "clipped": "sound rows", "unsure": "unsure"}
+
+
+def trained(f: gd.Function, arguments: list[Any]) -> list[Any]:
+    """What three steps give, and all shared values after them."""
+    return [[f(*arguments) for _ in range(3)], [s.get_value() for s in f.shared]]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_bytes(name: str) -> None:
+    (first, arguments), (second, _) = MODELS[name](), MODELS[name]()
+    assert (is_kept(first), is_kept(second)) == (False, True)
+    assert KINDS[name] in second.commit.kinds.values()
+    assert [*second.commit.kinds.values()] == [*first.commit.kinds.values()]
+    assert_same(trained(second, arguments), trained(first, arguments))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_who_looks_inside_sees_what_a_fresh_one_shows(name: str) -> None:
+    (first, arguments), (second, _) = MODELS[name](), MODELS[name]()
+    for f in (first, second):
+        f(*arguments)
+    assert is_kept(second)
+    for what in ("program", "source", "graph", "trace"):
+        assert gd.dprint(second, what, file="str") == gd.dprint(first, what, file="str")
+    assert second.source() == first.source()
+    assert second.assembly() == first.assembly()
+    steps = [
+        [(t.node.op.name, t.what) for t in f.profile(*arguments).steps] for f in (first, second)
+    ]
+    assert steps[0] == steps[1]
+
+
+@contextmanager
+def keeping_nothing() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keep, "_source", lambda: "")
+        yield
+
+
+@settings(SETTINGS, max_examples=60)
+@given(programs, st.sampled_from([1, 4]), st.booleans())
+def test_random_graphs_twice(program: Any, size: int, training: bool) -> None:
+    g = build(program, EXACTLY + ROUGHLY, size)
+    nodes = outputs_of(g)
+    with keeping_nothing():
+        fresh = function(g.inputs, nodes)
+    first, second = (function(g.inputs, nodes) for _ in range(2))
+    assert is_kept(second) == fresh.executable.program.is_printed  # type: ignore[attr-defined]
+    expected = results(fresh, g, training)
+    assert_same(results(first, g, training), expected)
+    assert_same(results(second, g, training), expected)
+
+
+def test_the_op_table_twice() -> None:
+    """What is kept is what has no step outside; of operations that are printed, nearly all."""
+    count = 0
+    for case in runner.cases():
+        arrays = next(iter(runner.samples(case, case.dtypes[-1])))
+        made = []
+        for _ in range(2):
+            x = runner.inputs_for(arrays, case.symbolic)
+            made.append(function(x, tree.flatten(case.build(*x))[0]))
+        first, second = made
+        if is_kept(second):
+            count += 1
+            assert_same(second(*arrays), first(*arrays))
+        else:
+            assert not first.executable.program.is_printed, case.name  # type: ignore[attr-defined]
+    print(f"{count} of {len(runner.cases())} cases are kept")
+    assert count > 200
+
+
+def test_other_sizes_and_threads() -> None:
+    (first, _), (second, _) = dense(31), dense(31)
+    rng = np.random.default_rng(3)
+    for n in (1, 64, 3, 0):
+        arguments = [rng.normal(size=(n, 20)).astype("f"), rng.integers(0, 5, n), True]
+        assert_same(second(*arguments), first(*arguments))
+    x = gd.matrix("x")
+    f, g = (function([x], gd.softmax(x @ x.T).sum(axis=0)) for _ in range(2))
+    values = rng.normal(size=(300, 50)).astype("f")
+    expected, found = f(values), []
+    runs = [threading.Thread(target=lambda: found.append(g(values))) for _ in range(4)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert is_kept(g)
+    assert_same(found, [expected] * 4)
+
+
+def test_errors_name_the_users_line() -> None:
+    x, ids, n = gd.matrix("x"), gd.lvector("ids"), gd.matrix("n", shape=("a", "b"))
+    cases: list[tuple[Callable[[], Node], list[Node], list[Any], type[Exception], str]] = [
+        (lambda: x[5] + 1, [x], [np.ones((3, 2), "f")], OutOfRangeError, "position 5 is outside"),
+        (lambda: x.max(axis=0) * 2, [x], [np.ones((0, 2), "f")], ShapeError, "no elements"),
+        (lambda: x[ids] * 3, [x, ids], [np.ones((3, 2), "f"), np.array([3])], OutOfRangeError, "3"),
+        (lambda: n + n.T, [n], [np.ones((3, 2), "f")], ShapeError, "to be equal"),
+        (lambda: x @ x, [x], [np.ones((3, 2), "f")], ShapeError, "to be equal"),
+    ]
+    for make, inputs, arguments, error, text in cases:
+        said = []
+        for _ in range(2):
+            f = function(inputs, make())
+            with pytest.raises(error, match=text) as caught:
+                f(*arguments)
+            said.append(str(caught.value))
+        assert is_kept(f)
+        assert said[0] == said[1]
+        assert "test_kept.py" in said[0]
+
+
+# ---- names
+
+
+def name(make: Callable[..., Any], *leaves: Node, more: tuple[Any, ...] = ()) -> str | None:
+    return fingerprint(leaves, [make(*leaves)], *more)
+
+
+def twice_dropped(first: gd.RandomStream, second: gd.RandomStream, label: str) -> Any:
+    def make(x: Node, *keys: Node) -> Node:
+        return gd.dropout(gd.dropout(x, 0.5, first, name=label), 0.5, second, name=label)
+
+    return make
+
+
+def folded(how: Callable[[Node, Node], Node], **kwargs: Any) -> Callable[[Node], Node]:
+    return lambda x: gd.scan(lambda h, r: (how(h, r), h), x, x[0], **kwargs)[1]
+
+
+def test_what_differs_has_another_name() -> None:
+    x, y, n = gd.matrix("x", shape=(3, 4)), gd.matrix("y", shape=(3, 4)), gd.matrix("n")
+    z, m = gd.dmatrix("x", shape=(3, 4)), gd.matrix("m", shape=("a", "a"))
+    s, t = gd.RandomStream(1), gd.RandomStream(1)
+    made = [
+        name(lambda x, y: x - y, x, y), name(lambda x, y: y - x, x, y), name(lambda x: x + 1, x),
+        name(lambda x: x + 2, x), name(lambda x: x + np.float64(1), x), name(lambda x: x * 0.0, x),
+        name(lambda x: x * -0.0, x), name(lambda x: x.sum(), x), name(lambda x: x.sum(axis=0), x),
+        name(lambda x: x.sum(axis=1), x), name(lambda x: x.sum(axis=1, keepdims=True), x),
+        name(lambda x: x.sum(axis=1), n), name(lambda x: x.sum(axis=1), z),
+        name(lambda x: x.sum(axis=1), m),
+        name(lambda x: x.reshape((4, 3)), x), name(lambda x: x.reshape((2, 6)), x),
+        name(lambda x, k: gd.dropout(x, 0.5, s, name="a"), x, s.key),
+        name(lambda x, k: gd.dropout(x, 0.5, s, name="b"), x, s.key),
+        name(lambda x, k: gd.dropout(x, 0.25, s, name="c"), x, s.key),
+        name(lambda x, k: gd.dropout(x, 0.5, s, name="d", axes=0), x, s.key),
+        name(twice_dropped(s, t, "e"), x, s.key, t.key),
+        name(twice_dropped(s, t, "f"), x, t.key, s.key),
+        name(folded(lambda h, r: h + r), x), name(folded(lambda h, r: h - r), x),
+        name(folded(lambda h, r: h + r, reverse=True), x),
+        name(lambda n: n.reshape((n.shape[0] * n.shape[1],)), n),
+        name(lambda n: n.reshape((n.shape[1], n.shape[0])), n),
+        name(lambda n: n[: n.shape[0] // 2], n), name(lambda n: n[: n.shape[1] // 2], n),
+        name(lambda x: x, x), name(lambda x: x, x, more=(True,)), name(lambda x: x, x, more=(0,)),
+    ]  # fmt: skip
+    assert None not in made
+    assert len(set(made)) == len(made)
+
+
+def test_what_is_built_alike_has_one_name() -> None:
+    """Names of inputs, lines, what was built before, and seeds do not matter."""
+    found = set()
+    for label in ("a", "b"):
+        x, w = gd.matrix(label), gd.shared(np.ones(3, "f"), label)
+        stream = gd.RandomStream(len(found))
+        y = gd.dropout(x * w, 0.5, stream)
+        loss = gd.scan(lambda h, r: (gd.tanh(h * r), h), y, w)[0].sum()
+        leaves = [x, w, stream.key]
+        found.add(fingerprint(leaves, [loss, *gd.grad(loss, [x, w])]))
+    assert len(found) == 1
+    assert None not in found
+
+
+def test_a_gradient_of_the_users_own_is_kept() -> None:
+    x = gd.vector("x")
+    made = [gd.grad(gd.clip_gradient(gd.exp(x) * x, -1, 1).sum(), x) for _ in range(2)]
+    assert is_kept([function([x], y) for y in made][1])
+
+
+@op(name="kept_test_twice")
+def twice(x: TensorType) -> TensorType:
+    return x
+
+
+def test_operations_of_the_users_own_have_no_name() -> None:
+    x = gd.vector("x")
+    assert fingerprint([x], [twice(x) + 1]) is None
+    assert fingerprint([], [x + 1]) is None  # a leaf that is no input
+    assert fingerprint([x], [x + 1]) is not None
+
+
+PROGRAM = """
+import numpy as np, graphdrop as gd
+from graphdrop import optim
+import sys
+for k in range(int(sys.argv[1])):
+    gd.matrix(f"another{k}") + k
+x = gd.matrix("x", shape=("batch", "width")); w = gd.shared(np.ones((3, 4), np.float32))
+stream = gd.RandomStream(3)
+y = gd.tanh(gd.dropout(x @ w, 0.5, stream))[: x.shape[0] // 2]
+loss = gd.square(y).mean()
+f = gd.function([x], [loss, y], optim.adam(loss, [w]), backend="llvm")
+print(not f.executable.is_fresh, [a.tobytes().hex() for a in f(np.ones((5, 3), np.float32))])
+"""
+
+
+def python(*args: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM, *args], capture_output=True, text=True,
+        check=False, cwd=ROOT, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_another_process_finds_it(tmp_path: Path) -> None:
+    place = {"GRAPHDROP_CACHE": str(tmp_path)}
+    first = python("0", **place, PYTHONHASHSEED="1")
+    second = python("7", **place, PYTHONHASHSEED="2")
+    assert (first.split()[0], second.split()[0]) == ("False", "True")
+    assert first.split()[1:] == second.split()[1:]
+    assert python("0", GRAPHDROP_CACHE="off").split() == ["False", *first.split()[1:]]
+
+
+# ---- the files
+
+
+def simple(number: float) -> gd.Function:
+    x = gd.vector("x")
+    return function([x], gd.exp(x) * number)
+
+
+def values(f: gd.Function) -> list[float]:
+    return [float(v) for v in f(np.zeros(3, "f"))]
+
+
+def test_without_its_machine_code_a_program_is_made_again(folder: Path) -> None:
+    before = set(folder.iterdir())
+    simple(2.5)
+    files = set(folder.iterdir()) - before
+    assert len(files) == 2
+    largest = max(files, key=lambda p: p.stat().st_size)
+    largest.unlink()
+    f = simple(2.5)
+    assert not is_kept(f)
+    assert values(f) == [2.5] * 3
+    assert is_kept(simple(2.5))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:40] + b"x" + b[41:], lambda b: b""]
+)
+def test_a_damaged_file_is_thrown_away(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+    before = set(folder.iterdir())
+    number = 3.5 + len(damage(bytes(100)))
+    simple(number)
+    for path in set(folder.iterdir()) - before:
+        path.write_bytes(damage(path.read_bytes()))
+    f = simple(number)
+    assert not is_kept(f)
+    assert values(f) == [number] * 3
+    assert is_kept(simple(number))
+
+
+def test_other_source_means_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    simple(4.5)
+    assert is_kept(simple(4.5))
+    monkeypatch.setattr(keep, "_source", lambda: "edited")
+    assert not is_kept(simple(4.5))
+    assert is_kept(simple(4.5))
+    monkeypatch.setattr(keep, "_source", lambda: "")  # it cannot be told
+    assert not is_kept(simple(4.5))
+    assert not is_kept(simple(4.5))
+
+
+def test_the_source_is_that_of_every_file() -> None:
+    said = keep._source()
+    for file in ("rules/simplify.py", "graph.py", "kernel.py"):
+        assert f"{os.sep}{file}".replace("/", os.sep) in said
+
+
+def test_many_writers_at_once() -> None:
+    """Every process finds a whole file or none, and all give the same."""
+    found: list[list[float]] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(values(simple(5.5)))
+        except BaseException as error:  # noqa: BLE001 (it is looked at below)
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert found == [[5.5] * 3] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+def test_a_directory_that_others_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    with monkeypatch.context() as patch:
+        patch.setenv("GRAPHDROP_CACHE", str(tmp_path))
+        cache.directory.cache_clear()
+        with pytest.warns(UserWarning, match="others may write"):
+            assert values(simple(6.5)) == [6.5] * 3
+        assert not list(tmp_path.iterdir())
+        assert not is_kept(simple(6.5))
+    cache.directory.cache_clear()
+
+
+def test_a_full_cache_loses_its_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("GRAPHDROP_CACHE", str(tmp_path))
+        patch.setattr(cache, "LARGEST", 3000)
+        cache.directory.cache_clear()
+        cache._make_room.cache_clear()
+        for i in range(5):
+            cache.keep(f"f{i}", bytes(1000))
+            (path,) = tmp_path.glob(f"f{i}.*")
+            os.utime(path, (i, i))
+        cache._make_room.cache_clear()
+        cache.keep("new", bytes(10))
+        left = sorted(p.stem for p in tmp_path.iterdir())
+        assert left == ["f3", "f4", "new"]
+    cache.directory.cache_clear()
+    cache._make_room.cache_clear()
+
+
+def test_inputs_are_checked_as_ever() -> None:
+    x = gd.matrix("x", shape=("n", 3))
+    f, g = (function([x], x.sum(axis=0)) for _ in range(2))
+    assert is_kept(g)
+    for h in (f, g):
+        with pytest.raises(InputError, match="axes"):
+            h(np.ones(3, "f"))
+        with pytest.raises(ShapeError, match="size 3"):
+            h(np.ones((3, 2), "f"))
+
+
+def test_shared_values_are_read_where_they_are() -> None:
+    found = []
+    for value in (1.0, 7.0):
+        w: Shared = gd.shared(np.full(4, value, "f"))
+        f = function([], w * 2)
+        found.append([float(f()[0]) for _ in range(3)])
+        w.set_value(np.full(4, value + 1, "f"))
+        found[-1].append(float(f()[0]))
+    assert found == [[2, 2, 2, 4], [14, 14, 14, 16]]
