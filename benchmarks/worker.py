@@ -3,7 +3,8 @@
     worker.py FRAMEWORK WORKLOAD [RATE]
 
 One line of JSON about itself, then one for each line of JSON it is given: {"seconds": s} measures
-steps for so long, {"steps": n} gives the losses of n steps.
+steps for so long, {"steps": n} gives the losses of n steps, {"floor": true} the floor of a step of
+graphdrop's.
 """
 
 from __future__ import annotations
@@ -84,8 +85,12 @@ def machine() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def floor(compiled: Any) -> float:
-    """Seconds that the program's products and kernels would take at the machine's ceilings."""
+def floor(compiled: Any) -> float | None:
+    """Seconds that the program's products and kernels would take at the machine's ceilings; None
+    if there is no program to tell.
+    """
+    if not hasattr(getattr(compiled, "executable", None), "program"):
+        return None
     from graphdrop.function import ceilings
     from graphdrop.schedule import Kernel, Loop, Product, moved, operations
     from graphdrop.threads import get_num_threads
@@ -123,14 +128,14 @@ def main() -> None:
     about: dict[str, Any] = {"first": time.perf_counter() - start, "machine": machine()}
     step()
     about["memory"] = None if ON_GPU else peak() - before
-    compiled = getattr(step, "function", None)
-    if hasattr(getattr(compiled, "executable", None), "program"):
-        about["floor"] = floor(compiled)
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
         question = json.loads(line)
+        answer: dict[str, Any]
         if "seconds" in question:
-            answer: dict[str, Any] = {"seconds": steps_for(step, question["seconds"], wait)}
+            answer = {"seconds": steps_for(step, question["seconds"], wait)}
+        elif "floor" in question:
+            answer = {"floor": floor(getattr(step, "function", None))}
         else:
             values.append(loss_of(step()))  # after the second step, whose loss was not looked at
             answer = {"values": values}

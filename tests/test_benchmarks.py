@@ -31,6 +31,7 @@ def test_a_table_a_file_and_a_chart(tmp_path: Path) -> None:
         ("tiny", "numpy")  # blobs is not written in NumPy
     ]
     assert all(r["seconds"] > 0 and r["first"] > 0 for r in rows)
+    assert all((r.get("again", 0) > 0) == (r["framework"] == "graphdrop") for r in rows)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -21,7 +21,7 @@ from graphdrop import nn, optim, tree
 from graphdrop.errors import InputError, OutOfRangeError, ShapeError
 from graphdrop.fingerprint import fingerprint
 from graphdrop.graph import Node
-from graphdrop.op import op
+from graphdrop.op import OPS, op
 from graphdrop.ops.leaf import Shared
 from graphdrop.testing import runner
 from graphdrop.types import TensorType
@@ -148,6 +148,37 @@ def test_who_looks_inside_sees_what_a_fresh_one_shows(name: str) -> None:
         [(t.node.op.name, t.what) for t in f.profile(*arguments).steps] for f in (first, second)
     ]
     assert steps[0] == steps[1]
+
+
+def test_the_same_recipe() -> None:
+    """All of it: what is missing need not show in results."""
+    x, y = gd.matrix("x", shape=("n", "k")), gd.matrix("y", shape=("m", "k"))
+    w = gd.shared(np.ones(7, "f"))
+    h = gd.tanh(x @ y.T) @ y
+    looped = gd.scan(lambda c, r: (gd.tanh(c * r), c + r), x, y[3])
+    outputs = [
+        h,
+        h[: x.shape[0] // 2].max(axis=0),
+        x[1:-1, ::2] * 2,
+        (w * [1, 2, 3, 4, 5, 6, 7]).sum(),
+    ]
+    for nodes in (outputs, [*looped], [gd.exp(x)]):
+        first, second = (function([x, y], nodes).executable for _ in range(2))
+        assert not second.is_fresh  # type: ignore[attr-defined]
+        recipes = [vars(e.recipe).copy() for e in (first, second)]  # type: ignore[attr-defined]
+        for (n, a), (m, b) in zip(*(r.pop("constants").items() for r in recipes), strict=True):
+            assert n == m
+            assert_same(a, b)
+        assert recipes[0]["demand"].over or nodes is not outputs
+        for name in recipes[0]:
+            assert recipes[0][name] == recipes[1][name], name
+
+
+def test_what_is_not_optimized_is_another_program() -> None:
+    x = gd.vector("x")
+    made = [function([x], gd.log(gd.exp(x)), optimize=o) for o in (True, False, True, False)]
+    assert [is_kept(f) for f in made] == [False, False, True, True]
+    assert made[2].executable.program.text() != made[3].executable.program.text()  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -297,14 +328,14 @@ def test_a_gradient_of_the_users_own_is_kept() -> None:
     assert is_kept([function([x], y) for y in made][1])
 
 
-@op(name="kept_test_twice")
-def twice(x: TensorType) -> TensorType:
-    return x
+def test_operations_of_the_users_own_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphdrop.op.OPS", dict(OPS))
 
+    def twice(x: TensorType) -> TensorType:
+        return x
 
-def test_operations_of_the_users_own_have_no_name() -> None:
     x = gd.vector("x")
-    assert fingerprint([x], [twice(x) + 1]) is None
+    assert fingerprint([x], [op(twice)(x) + 1]) is None
     assert fingerprint([], [x + 1]) is None  # a leaf that is no input
     assert fingerprint([x], [x + 1]) is not None
 

@@ -85,7 +85,7 @@ def recipe_of(program: Program, module: Module, printed: Segments, calls: Sequen
     ]
     return Recipe(
         program.atoms, printed.parts, calls, [b.number for b in program.inputs], outputs,
-        list(module.sizes), _constants(program, printed.asked), printed.asked, _moved(program),
+        tuple(module.sizes), _constants(program, printed.asked), printed.asked, _moved(program),
         [need for _, need in conditions(program)],
     )  # fmt: skip
 
