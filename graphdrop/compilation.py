@@ -70,5 +70,6 @@ class Compilation:
 
     def _name(self) -> str | None:
         """A name for all that decides what is compiled; see `fingerprint`."""
-        places = [self.built.inputs.index(v) for v in self.updated]
-        return fingerprint(self.built.inputs, self.built.outputs, places, self.optimize)
+        inputs, outputs = self.built.inputs, self.built.outputs
+        number = {node: i for i, node in enumerate(inputs)}
+        return fingerprint(inputs, outputs, [number[v] for v in self.updated], self.optimize)

@@ -184,7 +184,7 @@ def test_what_is_not_optimized_is_another_program() -> None:
 @contextmanager
 def keeping_nothing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keep, "_source", lambda: "")
+        patch.setattr(keep, "SOURCE", "")
         yield
 
 
@@ -416,16 +416,16 @@ def test_a_damaged_file_is_thrown_away(folder: Path, damage: Callable[[bytes], b
 def test_other_source_means_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     simple(4.5)
     assert is_kept(simple(4.5))
-    monkeypatch.setattr(keep, "_source", lambda: "edited")
+    monkeypatch.setattr(keep, "SOURCE", "edited")
     assert not is_kept(simple(4.5))
     assert is_kept(simple(4.5))
-    monkeypatch.setattr(keep, "_source", lambda: "")  # it cannot be told
+    monkeypatch.setattr(keep, "SOURCE", "")  # it cannot be told
     assert not is_kept(simple(4.5))
     assert not is_kept(simple(4.5))
 
 
 def test_the_source_is_that_of_every_file() -> None:
-    said = keep._source()
+    said = keep.SOURCE
     for file in ("rules/simplify.py", "graph.py", "kernel.py"):
         assert f"{os.sep}{file}".replace("/", os.sep) in said
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
 
 import graphdrop
 from graphdrop.backend import Executable, Graph
@@ -28,10 +27,10 @@ def keep(name: str, executable: Executable, note: str) -> None:
     note  a line, which `revive` returns
     """
     assert isinstance(executable, LlvmProgram)
-    path, recipe = _name(name), to_bytes(executable.recipe)
-    if path is not None and recipe is not None:
+    file, recipe = _file(name), to_bytes(executable.recipe)
+    if file is not None and recipe is not None:
         head = f"{code_name(executable.listing('source'))}\n{note}\n"
-        disk.keep(path, head.encode() + recipe)
+        disk.keep(file, head.encode() + recipe)
 
 
 def revive(
@@ -42,8 +41,8 @@ def revive(
     atoms  the graph's
     graph  makes it, if that is needed after all
     """
-    path = _name(name)
-    found = None if path is None else disk.load(path)
+    file = _file(name)
+    found = None if file is None else disk.load(file)
     if found is None:
         return None
     code, note, data = found.split(b"\n", 2)
@@ -55,30 +54,30 @@ def revive(
     return LlvmProgram(graph, kept=(recipe, engine)), note.decode()
 
 
-def _name(graph: str) -> str | None:
-    """The name of a file for a graph of this name."""
-    if not _source():
+def _file(graph: str) -> str | None:
+    """What the file for a graph of this name is called."""
+    if not SOURCE:
         return None
-    return disk.key("program", graph, _source(), machine(), os.environ.get(blas.ENVIRONMENT, ""))
+    return disk.key("program", graph, SOURCE, machine(), os.environ.get(blas.ENVIRONMENT, ""))
 
 
-@cache
+def _files(folder: str) -> Iterator[str]:
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".py"):
+            s = entry.stat()
+            yield f"{entry.path} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+        elif entry.is_dir() and entry.name != "__pycache__":
+            yield from _files(entry.path)
+
+
 def _source() -> str:
-    """Which source this process runs: the size of every file, and when it came here.
-
-    What is installed or edited has a new time of its last change, whatever else it says of itself.
-    Empty if that cannot be told, and then nothing is kept.
-    """
     folders = [*graphdrop.__path__, os.path.dirname(__file__)]
     if not all(map(os.path.isdir, folders)):
         return ""  # in an archive, say
     return "\n".join(sorted(line for folder in folders for line in _files(folder)))
 
 
-def _files(folder: str) -> Iterator[str]:
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            yield from _files(entry.path)
-        elif entry.name.endswith(".py"):
-            s = entry.stat()
-            yield f"{entry.path} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+# Which source this process runs: the size of every file, and when it came here, as this module is
+# read.  What is installed or edited has a new time of its last change, whatever else it says of
+# itself.  Empty if that cannot be told, and then nothing is kept.
+SOURCE = _source()
