@@ -39,6 +39,7 @@ COMMUTATIVE = frozenset({
 UNIFORM_LIMIT = 1024  # larger constants are not searched for being one value
 HEADS = 3  # operands whose operations choose the rules to try
 FIRES_PER_NODE, FIRES_AT_LEAST = 50, 1000  # rules fired beyond this do not end
+ROUNDS = 1000  # likewise changes of loops, one after the other
 
 # --------------------------------------------------------------------------------------------
 # what rules ask and build
@@ -403,8 +404,19 @@ class _Pass:
             raise self._endless()
 
     def _endless(self) -> RewriteError:
-        last = ", ".join(dict.fromkeys(f.rule for f in self.trace[-20:]))
-        return RewriteError(
-            f"the phase {self.phase} does not end: {self.fired} rewrites, the last by {last}; "
-            f"a rule undoes another, or rewrites its own result"
-        )
+        return _endless(f"the phase {self.phase}", self.fired, self.trace)
+
+
+def rounds(trace: Trace) -> Iterator[None]:
+    """For what is done until nothing changes any more: an error if that does not end."""
+    for _ in range(ROUNDS):
+        yield
+    raise _endless("what is done to loops", ROUNDS, trace)
+
+
+def _endless(what: str, count: int, trace: Trace) -> RewriteError:
+    last = ", ".join(dict.fromkeys(f.rule for f in trace[-20:]))
+    return RewriteError(
+        f"{what} does not end: {count} rewrites, the last by {last}; a rule undoes another, or "
+        f"rewrites its own result"
+    )

@@ -177,6 +177,15 @@ def test_much_is_not_kept() -> None:
     agree([x, h0], grad, arrays(), [])
 
 
+def test_a_loop_that_stands_on_the_other_gives_it_nothing() -> None:
+    """What is noise and a constant is little for the gradient's loop and much for the first."""
+    stream = gd.RandomStream(4)
+    h = gd.map(lambda r: gd.tanh(h0[0] + 0.1 * stream.normal((4,), dtype="float64")), x)
+    grad = gd.grad(gd.square(h.sum(axis=0)).sum(), h0)
+    compiled([x, h0], grad, None, never="kept_for_gradient")
+    agree([x, h0], [grad, h], arrays(), [stream])
+
+
 def test_blocks_of_a_checkpointed_loop_keep_for_themselves() -> None:
     h, _ = gd.scan(lambda h, r: (gd.tanh(h @ W + r), None), x, h0, checkpoint=3)
     grad = gd.grad(h.sum(), W)

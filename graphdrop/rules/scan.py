@@ -12,7 +12,7 @@ from functools import partial
 
 from ..graph import Node, origin_scope, toposort
 from ..op import get
-from ..rewrite import Fired, Trace
+from ..rewrite import Fired, Trace, rounds
 from ..scan import Step, open_body, run_step, scan_op, walk_of
 from ..substitute import Body, rebuild
 from ..types import Atom, Size
@@ -40,19 +40,22 @@ def optimize_scans(
     outputs = _without_unused(outputs, trace)
     outputs = better_bodies(outputs, trace, optimize)
     outputs = keep_for_gradients(outputs, trace)
-    fired = -1
-    while fired != len(trace):
+    for _ in rounds(trace):
         fired = len(trace)
         for change in CHANGES:
-            outputs = _until_settled(outputs, lambda node, c=change: c(node, trace))  # type: ignore[misc]
+            outputs = _until_settled(outputs, lambda node, c=change: c(node, trace), trace)  # type: ignore[misc]
         outputs = merge_scans(_without_unused(outputs, trace), trace)
+        if fired == len(trace):
+            break
     return outputs, trace
 
 
 def better_bodies(outputs: list[Node], trace: Trace, optimize: Optimize) -> list[Node]:
     """`outputs` with every scan's body rewritten by `optimize`."""
     best: set[Body] = set()
-    return _until_settled(outputs, lambda node: _with_better_body(node, trace, optimize, best))
+    return _until_settled(
+        outputs, lambda node: _with_better_body(node, trace, optimize, best), trace
+    )
 
 
 def _without_unused(outputs: list[Node], trace: Trace) -> list[Node]:
@@ -66,11 +69,13 @@ def _without_unused(outputs: list[Node], trace: Trace) -> list[Node]:
 
 
 def _until_settled(
-    outputs: list[Node], change: Callable[[Node], dict[int, Node] | None]
+    outputs: list[Node], change: Callable[[Node], dict[int, Node] | None], trace: Trace
 ) -> list[Node]:
     """A change made in every scan; what stands on a changed one has its turn in the next pass."""
-    while (changed := _each_scan(outputs, change)) != outputs:
-        outputs = changed
+    for _ in rounds(trace):
+        before, outputs = outputs, _each_scan(outputs, change)
+        if outputs == before:
+            break
     return outputs
 
 

@@ -18,7 +18,7 @@ from ..ops.leaf import tensor
 from ..ops.linalg import _matmul
 from ..ops.reduce import logsumexp
 from ..ops.softmax import log_softmax, softmax
-from ..rewrite import Fired, Trace
+from ..rewrite import Fired, Trace, rounds
 from ..scan import Step, open_body, run_step, scan_op, varying_in, walk_of
 from ..substitute import substitute
 from ..types import TensorType, atoms_of, num_elements, substitute_size
@@ -48,7 +48,10 @@ class _Pair:
 
 def keep_for_gradients(outputs: list[Node], trace: Trace) -> list[Node]:
     """`outputs` with what loops the other way compute again taken from the loops before them."""
-    while (pair := _first(outputs)) is not None:
+    for _ in rounds(trace):
+        pair = _first(outputs)
+        if pair is None:
+            break
         outputs = _with_kept(outputs, pair)
         node = pair.backward
         trace.append(Fired(PHASE, "kept_for_gradient", node, node, node.origin))
@@ -61,7 +64,8 @@ def _first(outputs: Sequence[Node]) -> _Pair | None:
         there, back = walk_of(forward), walk_of(backward)
         if back == replace(there, reverse=not there.reverse):
             pair = _pair(forward, backward)
-            if pair.kept:
+            # a loop that stands on the other can give it nothing
+            if pair.kept and backward not in toposort([forward]):
                 return pair
     return None
 
