@@ -11,7 +11,7 @@ from functools import cached_property
 from .backend import Backend, Executable, Graph
 from .commit import computed_for
 from .fingerprint import fingerprint
-from .graph import Node
+from .graph import Node, current_origin, origin_scope
 from .ops.leaf import Shared
 from .rewrite import Trace
 from .rules import optimize as rewrite
@@ -21,13 +21,15 @@ class Compilation:
     """A graph as built, with the values that its last outputs update.
 
     optimize  whether rewrites run
+
+    What rewrites make belongs to the line where the user compiles, also if it is made later on.
     """
 
     def __init__(
         self, built: Graph, updated: Sequence[Shared], backend: Backend, optimize: bool
     ) -> None:
         self.built, self.updated = built, updated
-        self.backend, self.optimize = backend, optimize
+        self.backend, self.optimize, self.origin = backend, optimize, current_origin()
         # a device writes a whole array as soon as rows at positions that it has to look for
         self.by_rows = optimize and backend.is_host
 
@@ -36,7 +38,8 @@ class Compilation:
         """The graph after rewrites, and which of them fired; made when somebody asks."""
         if not self.optimize:
             return self.built, Trace()
-        nodes, trace = rewrite(self.built.outputs, self.updated if self.by_rows else ())
+        with origin_scope(self.origin):
+            nodes, trace = rewrite(self.built.outputs, self.updated if self.by_rows else ())
         return replace(self.built, outputs=tuple(nodes)), trace
 
     def computed(self) -> Graph:
@@ -57,16 +60,17 @@ class Compilation:
 
     def compiled(self) -> tuple[Executable, list[str]]:
         """The executable of `computed`, and how each update is put in place (see `commit`)."""
-        store, name = self.backend.store, None
-        if store is not None and (name := self._name()) is not None:
-            found = store.revive(name, self.built.atoms, self.computed)
-            if found is not None:
-                executable, kinds = found
-                return executable, kinds.split(",") if kinds else []
-        executable = self.backend.compile(self.computed())
-        if store is not None and name is not None:
-            store.keep(name, executable, ",".join(self._computed[1]))
-        return executable, self._computed[1]
+        with origin_scope(self.origin):
+            store, name = self.backend.store, None
+            if store is not None and (name := self._name()) is not None:
+                found = store.revive(name, self.built.atoms, self.computed)
+                if found is not None:
+                    executable, kinds = found
+                    return executable, kinds.split(",") if kinds else []
+            executable = self.backend.compile(self.computed())
+            if store is not None and name is not None:
+                store.keep(name, executable, ",".join(self._computed[1]))
+            return executable, self._computed[1]
 
     def _name(self) -> str | None:
         """A name for all that decides what is compiled; see `fingerprint`."""

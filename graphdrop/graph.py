@@ -6,11 +6,13 @@ common subexpressions merge as the graph is built and equality is identity.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
+import os
 import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
@@ -206,7 +208,7 @@ def intern(
 _built: ContextVar[set[Node] | None] = ContextVar("graphdrop_built", default=None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def building() -> Iterator[set[Node]]:
     """The set of the nodes that are built inside, also of those that somebody built before.
 
@@ -298,7 +300,8 @@ def _size_inputs(params: Params, checks: tuple[tuple[Size, Size], ...]) -> tuple
 # --------------------------------------------------------------------------------------------
 # origins
 
-_PACKAGE = str(Path(__file__).parent) + "/"
+# frames that are not the user's: ours, and those of Python's wrappers around what we call
+_OURS = (str(Path(__file__).parent) + os.sep, contextlib.__file__, functools.__file__)
 _forced_origin: ContextVar[Origin] = ContextVar("graphdrop_origin", default=None)
 
 
@@ -308,7 +311,7 @@ def current_origin() -> Origin:
     if forced is not None:
         return forced
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back  # type: ignore[assignment]
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import graphdrop as gd
 from graphdrop import nn, optim, tree
+from graphdrop.bodies import inner_nodes
 from graphdrop.errors import InputError, OutOfRangeError, ShapeError
 from graphdrop.fingerprint import fingerprint
-from graphdrop.graph import Node
-from graphdrop.op import OPS, op
+from graphdrop.graph import Node, toposort
+from graphdrop.op import OPS, constant_value, op
 from graphdrop.ops.leaf import Shared
 from graphdrop.testing import runner
 from graphdrop.types import TensorType
@@ -179,6 +180,25 @@ def test_what_is_not_optimized_is_another_program() -> None:
     made = [function([x], gd.log(gd.exp(x)), optimize=o) for o in (True, False, True, False)]
     assert [is_kept(f) for f in made] == [False, False, True, True]
     assert made[2].executable.program.text() != made[3].executable.program.text()  # type: ignore[attr-defined]
+
+
+def test_whatever_is_made_belongs_to_a_line_of_the_users() -> None:
+    """Also if it is made when somebody looks inside, from a line that only looks."""
+    for _ in range(2):
+        made = [looped(7)[0], dense(17)[0]]
+        x = gd.vector("x")
+        made.append(function([x], gd.grad(gd.logsumexp(gd.pad(x, 2)).sum(), x)))
+        for f in made:
+            program = f.executable.program  # type: ignore[attr-defined]
+            bodies = [program, *(loop.body for loop in program.loops)]
+            nodes = {n for p in bodies for n in (*p.places, *(b.node for b in p.buffers))}
+            nodes.update(inner_nodes(toposort(f.graph.outputs)))
+            # one constant serves whoever uses it, and has the line of the first
+            origins = {n.origin for n in nodes if constant_value(n) is None}
+            looking = sys._getframe().f_lineno - 6
+            assert {o[0] for o in origins if o} == {__file__}
+            assert (__file__, looking) not in origins
+    assert is_kept(made[0])
 
 
 @contextmanager

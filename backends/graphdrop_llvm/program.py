@@ -13,7 +13,7 @@ import numpy as np
 
 from graphdrop.backend import Executable, Graph, get_backend
 from graphdrop.errors import BackendError, GraphdropError
-from graphdrop.graph import Node
+from graphdrop.graph import Node, current_origin, origin_scope
 from graphdrop.kept import Recent
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
@@ -130,6 +130,7 @@ class LlvmProgram:
         kept: tuple[Recipe, Any] | None = None,
     ) -> None:  # fmt: skip
         self._make, self.split, self.is_fresh = graph, split, kept is None
+        self._origin = current_origin()
         if kept is None:
             text = self._printed.text
             kept = self._printed.recipe, compile_module(text, addresses(text))
@@ -144,7 +145,8 @@ class LlvmProgram:
 
     @cached_property
     def _printed(self) -> _Printed:
-        return _Printed.of(self._make(), self.split)
+        with origin_scope(self._origin):
+            return _Printed.of(self._make(), self.split)
 
     @property
     def graph(self) -> Graph:
