@@ -20,7 +20,7 @@ from .tiles import LINE, SHORT, Registers, Tiles, splat
 DEPTH = 512  # of k that tiles sum at once: a strip of the left operand stays in the first cache
 PACKED = 640 << 10  # bytes of the right operand that stay in the second cache
 ROWS = 960  # of the left operand that are packed at once
-PIECE = 1 << 18  # multiplications in a piece at least
+PIECE = 1 << 16  # multiplications in a piece at least: about a microsecond of a core
 PIECES = 2  # for each thread at most: the last to finish is then not far behind
 LONG = 256  # rows or columns of a piece of several for a thread
 DOWN = 1 << 32  # a cut is a number: rows of pieces times this, and columns of pieces

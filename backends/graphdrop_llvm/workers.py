@@ -4,8 +4,9 @@ A job is a kernel and a number of units.  Whoever is awake takes the next few un
 left; the caller takes part, and does not wait for workers that have not woken up by then.  Results
 do not depend on who did what, as units touch memory of their own.
 
-To wake a thread takes longer than many kernels, so a worker looks for the next job for some
-microseconds before it sleeps, and the caller likewise for workers to finish.
+To wake a thread takes longer than many kernels, so a worker looks for the next job for a while
+before it sleeps, and the caller likewise for workers to finish: at first all the time, then letting
+others have the core after each look.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import platform
 
 SHARES = 4  # of units, for each thread: the last to finish is then not far behind
-LOOKS = 1000  # before a thread sleeps: about 40 microseconds
+LOOKS = 1000  # before a thread lets others have its core: 20 to 40 microseconds
+YIELDS = 300  # looks after that, before it sleeps: about 100 microseconds where nobody wants it
 _X86 = platform.machine() in ("x86_64", "AMD64")
 PAUSE = "call void @llvm.x86.sse2.pause()" if _X86 else "; this processor needs no hint"
 
@@ -25,11 +27,19 @@ look:
   %looks = phi i64 [ 0, %{before} ], [ %looked, %again ]
   %found = load atomic i64, ptr {place} seq_cst, align 8
   %waiting = icmp {relation} i64 %found, {value}
-  %patient = icmp ult i64 %looks, {LOOKS}
+  %patient = icmp ult i64 %looks, {LOOKS + YIELDS}
   %stay = and i1 %waiting, %patient
-  br i1 %stay, label %again, label %enter
-again:
+  br i1 %stay, label %pause, label %enter
+pause:
+  %early = icmp ult i64 %looks, {LOOKS}
+  br i1 %early, label %spin, label %let
+spin:
   {PAUSE}
+  br label %again
+let:
+  %yielded = call i32 @sched_yield()
+  br label %again
+again:
   %looked = add i64 %looks, 1
   br label %look
 enter:"""
@@ -43,6 +53,7 @@ declare i32 @pthread_cond_init(ptr, ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_signal(ptr)
 declare i32 @pthread_cond_broadcast(ptr)
+declare i32 @sched_yield()
 {"declare void @llvm.x86.sse2.pause()" if _X86 else ""}
 declare i64 @llvm.umin.i64(i64, i64)
 declare i64 @llvm.umax.i64(i64, i64)
