@@ -20,12 +20,10 @@ import graphdrop as gd
 from graphdrop import nn, optim, tree
 from graphdrop.bodies import inner_nodes
 from graphdrop.errors import InputError, OutOfRangeError, ShapeError
-from graphdrop.fingerprint import fingerprint
 from graphdrop.graph import Node, toposort
-from graphdrop.op import OPS, constant_value, op
+from graphdrop.op import constant_value
 from graphdrop.ops.leaf import Shared
 from graphdrop.testing import runner
-from graphdrop.types import TensorType
 from graphdrop_llvm import cache, keep
 from tests.test_rewrite_random_graphs import (
     EXACTLY,
@@ -281,83 +279,13 @@ def test_errors_name_the_users_line() -> None:
         assert "test_kept.py" in said[0]
 
 
-# ---- names
-
-
-def name(make: Callable[..., Any], *leaves: Node, more: tuple[Any, ...] = ()) -> str | None:
-    return fingerprint(leaves, [make(*leaves)], *more)
-
-
-def twice_dropped(first: gd.RandomStream, second: gd.RandomStream, label: str) -> Any:
-    def make(x: Node, *keys: Node) -> Node:
-        return gd.dropout(gd.dropout(x, 0.5, first, name=label), 0.5, second, name=label)
-
-    return make
-
-
-def folded(how: Callable[[Node, Node], Node], **kwargs: Any) -> Callable[[Node], Node]:
-    return lambda x: gd.scan(lambda h, r: (how(h, r), h), x, x[0], **kwargs)[1]
-
-
-def test_what_differs_has_another_name() -> None:
-    x, y, n = gd.matrix("x", shape=(3, 4)), gd.matrix("y", shape=(3, 4)), gd.matrix("n")
-    z, m = gd.dmatrix("x", shape=(3, 4)), gd.matrix("m", shape=("a", "a"))
-    s, t = gd.RandomStream(1), gd.RandomStream(1)
-    made = [
-        name(lambda x, y: x - y, x, y), name(lambda x, y: y - x, x, y), name(lambda x: x + 1, x),
-        name(lambda x: x + 2, x), name(lambda x: x + np.float64(1), x), name(lambda x: x * 0.0, x),
-        name(lambda x: x * -0.0, x), name(lambda x: x.sum(), x), name(lambda x: x.sum(axis=0), x),
-        name(lambda x: x.sum(axis=1), x), name(lambda x: x.sum(axis=1, keepdims=True), x),
-        name(lambda x: x.sum(axis=1), n), name(lambda x: x.sum(axis=1), z),
-        name(lambda x: x.sum(axis=1), m),
-        name(lambda x: x.reshape((4, 3)), x), name(lambda x: x.reshape((2, 6)), x),
-        name(lambda x, k: gd.dropout(x, 0.5, s, name="a"), x, s.key),
-        name(lambda x, k: gd.dropout(x, 0.5, s, name="b"), x, s.key),
-        name(lambda x, k: gd.dropout(x, 0.25, s, name="c"), x, s.key),
-        name(lambda x, k: gd.dropout(x, 0.5, s, name="d", axes=0), x, s.key),
-        name(twice_dropped(s, t, "e"), x, s.key, t.key),
-        name(twice_dropped(s, t, "f"), x, t.key, s.key),
-        name(folded(lambda h, r: h + r), x), name(folded(lambda h, r: h - r), x),
-        name(folded(lambda h, r: h + r, reverse=True), x),
-        name(lambda n: n.reshape((n.shape[0] * n.shape[1],)), n),
-        name(lambda n: n.reshape((n.shape[1], n.shape[0])), n),
-        name(lambda n: n[: n.shape[0] // 2], n), name(lambda n: n[: n.shape[1] // 2], n),
-        name(lambda x: x, x), name(lambda x: x, x, more=(True,)), name(lambda x: x, x, more=(0,)),
-    ]  # fmt: skip
-    assert None not in made
-    assert len(set(made)) == len(made)
-
-
-def test_what_is_built_alike_has_one_name() -> None:
-    """Names of inputs, lines, what was built before, and seeds do not matter."""
-    found = set()
-    for label in ("a", "b"):
-        x, w = gd.matrix(label), gd.shared(np.ones(3, "f"), label)
-        stream = gd.RandomStream(len(found))
-        y = gd.dropout(x * w, 0.5, stream)
-        loss = gd.scan(lambda h, r: (gd.tanh(h * r), h), y, w)[0].sum()
-        leaves = [x, w, stream.key]
-        found.add(fingerprint(leaves, [loss, *gd.grad(loss, [x, w])]))
-    assert len(found) == 1
-    assert None not in found
+# ---- another process, and the files
 
 
 def test_a_gradient_of_the_users_own_is_kept() -> None:
     x = gd.vector("x")
     made = [gd.grad(gd.clip_gradient(gd.exp(x) * x, -1, 1).sum(), x) for _ in range(2)]
     assert is_kept([function([x], y) for y in made][1])
-
-
-def test_operations_of_the_users_own_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphdrop.op.OPS", dict(OPS))
-
-    def twice(x: TensorType) -> TensorType:
-        return x
-
-    x = gd.vector("x")
-    assert fingerprint([x], [op(twice)(x) + 1]) is None
-    assert fingerprint([], [x + 1]) is None  # a leaf that is no input
-    assert fingerprint([x], [x + 1]) is not None
 
 
 PROGRAM = """
@@ -391,9 +319,6 @@ def test_another_process_finds_it(tmp_path: Path) -> None:
     assert (first.split()[0], second.split()[0]) == ("False", "True")
     assert first.split()[1:] == second.split()[1:]
     assert python("0", GRAPHDROP_CACHE="off").split() == ["False", *first.split()[1:]]
-
-
-# ---- the files
 
 
 def simple(number: float) -> gd.Function:
