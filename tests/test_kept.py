@@ -191,10 +191,10 @@ def test_whatever_is_made_belongs_to_a_line_of_the_users() -> None:
             bodies = [program, *(loop.body for loop in program.loops)]
             nodes = {n for p in bodies for n in (*p.places, *(b.node for b in p.buffers))}
             nodes.update(inner_nodes(toposort(f.graph.outputs)))
-            # one constant serves whoever uses it, and has the line of the first
-            origins = {n.origin for n in nodes if constant_value(n) is None}
+            # one node serves whoever builds it, and has the line of the first, also of another test
+            origins = {n.origin for n in nodes if n.origin and constant_value(n) is None}
             looking = sys._getframe().f_lineno - 6
-            assert {o[0] for o in origins if o} == {__file__}
+            assert [o for o in origins if Path(__file__).parent not in Path(o[0]).parents] == []
             assert (__file__, looking) not in origins
     assert is_kept(made[0])
 
