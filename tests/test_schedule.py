@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import graphdrop as gd
 from graphdrop.backend import Graph
@@ -15,9 +17,11 @@ from graphdrop.errors import ScheduleError
 from graphdrop.graph import Node, toposort
 from graphdrop.ops.random import dropout
 from graphdrop.schedule import (
+    Demand,
     Kernel,
     Layout,
     Outside,
+    Piece,
     Place,
     Product,
     Program,
@@ -162,6 +166,31 @@ class TestMemory:
         program = program_of([gd.tanh(x) @ y.T, (x * y).sum(axis=1)])
         sizes = env(program, size)
         check_layout(program, layout(demand(program), sizes), sizes)
+
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(-1, 3000))))
+    def test_pieces_in_use_at_once_lie_apart(self, wanted: list[tuple[int, int, int]]) -> None:
+        pieces = [Piece([i], *sorted(w[:2]), w[2]) for i, w in enumerate(wanted)]
+        found = layout(Demand(0, len(pieces), pieces, []), {})
+        taken = [range(found.offsets[p.buffers[0]], found.own)[: max(p.size, 1)] for p in pieces]
+        for i, (p, mine) in enumerate(zip(pieces, taken, strict=True)):
+            assert len(mine) == max(p.size, 1)
+            assert mine.start % 64 == 0
+            for q, other in zip(pieces[:i], taken[:i], strict=True):
+                if p.first <= q.last and q.first <= p.last:
+                    assert mine.stop <= other.start or other.stop <= mine.start
+
+    def test_the_largest_pieces_are_placed_first(self) -> None:
+        """In the order of the steps, the first would leave a gap too small for the third."""
+        pieces = [Piece([0], 0, 1, 1024), Piece([1], 1, 3, 4096), Piece([2], 2, 3, 2048)]
+        found = layout(Demand(0, 3, pieces, []), {})
+        assert (found.offsets, found.size) == ({0: 4096, 1: 0, 2: 4096}, 6144)
+
+    def test_sizes_that_no_machine_has(self) -> None:
+        length = x.shape[0] * x.shape[0] * x.shape[0]
+        tall = gd.broadcast_to(x[0, :], (length * length, x.shape[1]))
+        f = gd.function([x], (gd.tanh(tall @ x.T) @ x).sum(), backend="llvm")
+        with pytest.raises(MemoryError, match=r"[0-9.]+e\+21 bytes of scratch"):
+            f(np.ones((1000, 2)))
 
 
 def two_dropouts() -> Program:

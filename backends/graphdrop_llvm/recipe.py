@@ -20,6 +20,7 @@ from graphdrop.schedule import (
     Kernel,
     Need,
     Outside,
+    Piece,
     Product,
     Program,
     conditions,
@@ -134,9 +135,8 @@ def _said(recipe: Recipe) -> Any:
         return [size(v) for v in values]
 
     def asks(asked: Demand) -> Any:
-        begins = [[[n, size(nbytes)] for n, nbytes in step] for step in asked.begins]
-        loops = [asks(inner) for inner in asked.loops]
-        return [asked.first, asked.after, begins, asked.ends, [*asked.over.items()], loops]
+        pieces = [[p.buffers, p.first, p.last, size(p.size)] for p in asked.pieces]
+        return [asked.first, asked.after, pieces, [asks(inner) for inner in asked.loops]]
 
     return {
         "parts": recipe.parts, "calls": recipe.calls, "inputs": recipe.inputs,
@@ -160,9 +160,9 @@ def from_bytes(data: bytes, atoms: tuple[Atom, ...]) -> Recipe:
         return tuple([size(v) for v in values])
 
     def asked(values: Any) -> Demand:
-        first, after, begins, ends, over, loops = values
-        begun = [[(n, size(nbytes)) for n, nbytes in step] for step in begins]
-        return Demand(first, after, begun, ends, dict(over), [asked(inner) for inner in loops])
+        first, after, pieces, loops = values
+        found = [Piece(buffers, begin, end, size(nbytes)) for buffers, begin, end, nbytes in pieces]
+        return Demand(first, after, found, [asked(inner) for inner in loops])
 
     constants, start = {}, 0
     for number, kind, shape in said["constants"]:

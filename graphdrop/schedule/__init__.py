@@ -5,7 +5,7 @@ from .check import check, check_layout
 from .conditions import Need, check_conditions, conditions
 from .kinds import draws_bits, draws_by_row, draws_numbers, fetches_rows
 from .lower import lower
-from .memory import Demand, Layout, demand, in_place, layout, replaces
+from .memory import Demand, Layout, Piece, demand, in_place, layout, replaces
 from .outside import closed, operands
 from .program import (
     Buffer,
@@ -26,7 +26,7 @@ from .program import (
 )
 
 __all__ = [
-    "Buffer", "Demand", "Kernel", "Layout", "Loop", "Need", "Outside", "Place", "Product",
+    "Buffer", "Demand", "Kernel", "Layout", "Loop", "Need", "Outside", "Piece", "Place", "Product",
     "Program", "Rows", "Step", "check", "check_conditions", "check_layout", "closed", "conditions",
     "contiguous", "cost", "demand", "draws_bits", "draws_by_row", "draws_numbers", "fetches_rows",
     "in_place", "layout", "lower", "moved", "operands", "operations", "replaces", "schedule",
