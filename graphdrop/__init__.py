@@ -2,9 +2,10 @@
 
 from typing import NoReturn
 
-from .autodiff import grad, hessian, jacobian, jvp, vjp
+from .autodiff import grad, jvp, vjp
 from .backend import available as backends
 from .cond import cond
+from .derivatives import hessian, jacobian
 from .dropout import dropout
 from .errors import GraphdropError
 from .function import Function, function

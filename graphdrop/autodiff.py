@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from .graph import Node, format_origin, leaves, origin_scope, toposort
 from .op import as_node, called, constant, get, split
 from .ops.create import zeros_like
 from .ops.elementwise import cast
-from .ops.join import stack
 from .ops.leaf import tensor
 from .ops.reduce import sum_to
-from .ops.shape import broadcast_to, reshape
+from .ops.shape import reshape
 from .types import TensorType, TupleType, unify
 
 
-def _relevant(order: Sequence[Node], wrt: Iterable[Node], barrier: set[Node]) -> set[Node]:
+def depending(
+    order: Sequence[Node], wrt: Iterable[Node], barrier: Collection[Node] = ()
+) -> set[Node]:
     """The nodes that depend on `wrt`; nothing passes through `barrier`."""
     found = set(wrt)
     for node in order:
@@ -62,7 +63,7 @@ def backpropagate(
     """
     stopped, fixed = set(barrier), known or {}
     order = toposort([*seeds, *fixed])
-    relevant = _relevant(order, wrt, stopped)
+    relevant = depending(order, wrt, stopped)
     wanted = set(wrt)
     adjoints, result = _Adjoints(), {}
     for node, seed in seeds.items():
@@ -98,7 +99,8 @@ def _step(node: Node, g: Any, relevant: set[Node], adjoints: _Adjoints) -> None:
     if isinstance(node.type, TupleType):
         y = split(node)
         g = tuple(g.get(i) for i in range(len(y)))
-    found = node.op.vjp_rule(g, y, *node.inputs, **node.params)
+    chosen = {"wanted": relevant} if node.op.selective else {}
+    found = node.op.vjp_rule(g, y, *node.inputs, **node.params, **chosen)
     for x, part in zip(node.inputs, found, strict=True):
         if part is None or x not in relevant:
             continue
@@ -209,7 +211,7 @@ def _finish(
 def _cut(outputs: Iterable[Node], w: Node) -> str:
     """Which node on the way from `w` to the outputs is no float, if there is one."""
     order = toposort(outputs)
-    between = _relevant(order, [w], set())
+    between = depending(order, [w])
     for node in order:
         if node in between and isinstance(node.type, TensorType) and not node.type.is_float:
             place = format_origin(node.origin)
@@ -303,44 +305,3 @@ def jvp(outputs: Any, wrt: Any, tangents: Any) -> Any:
             "in this graph is not"
         )
     return _like(outputs, result)
-
-
-@called
-def jacobian(output: Any, wrt: Any, *, disconnected: str = "zero") -> Any:
-    """d(output)/d(wrt), of shape output.shape + wrt.shape; output's sizes must be known.
-
-    One backward pass for every element of the output.
-    """
-    (output,) = _check_nodes([as_node(output)], "the output")
-    nodes = _check_wrt(wrt)
-    sizes = [s for s in output.shape if isinstance(s, int)]
-    if len(sizes) != output.ndim:
-        raise GradientError(
-            f"jacobian needs known sizes, got {output!r} (built at "
-            f"{format_origin(output.origin)}); declare the input with fixed sizes"
-        )
-    _as_gradient(np.zeros(sizes), output, "the cotangent of")
-    rows = []
-    for index in np.ndindex(*sizes):
-        one = np.zeros(sizes, output.dtype)
-        one[index] = 1
-        rows.append(vjp(output, nodes, one, disconnected=disconnected))
-    result = []
-    for k, node in enumerate(nodes):
-        shape = (*output.shape, *node.shape)
-        zeros = broadcast_to(constant(np.zeros((), node.dtype)), shape)
-        result.append(reshape(stack([row[k] for row in rows]), shape) if rows else zeros)
-    return _like(wrt, result)
-
-
-@called
-def hessian(cost: Any, wrt: Any) -> Any:
-    """d2(cost)/d(wrt)2 of a scalar cost, of shape wrt.shape + wrt.shape; sizes must be known.
-
-    For a list, a list: node by node, without the mixed derivatives (which are
-    `jacobian(grad(cost, a), b)`).
-    """
-    nodes = _check_wrt(wrt)
-    gradients = grad(cost, nodes)
-    result = [jacobian(g, node) for g, node in zip(gradients, nodes, strict=True)]
-    return _like(wrt, result)

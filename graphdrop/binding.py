@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Binder:
     origin     where the user compiled the function
     to_device  makes of an array on a device one that the backend takes
     atoms      the symbolic sizes that the inputs fix, in the order of the values `bind` returns
+    sized      those of them that the rest of the graph has
     """
 
     def __init__(
@@ -46,12 +47,15 @@ class Binder:
         self.ranks = [n.ndim for n in inputs]
         self.checks = [(a, b, n) for n in order for a, b in n.checks if self._static((a, b))]
         self._passed: OrderedDict[tuple[int, ...], tuple[Any, ...]] = OrderedDict()
-        self._require_bound(order)
+        self.sized = self._sized(order)
 
     def _static(self, sizes: Sequence[Size]) -> bool:
         return all(a in self.source for a in atoms_of(sizes))
 
-    def _require_bound(self, order: Sequence[Node]) -> None:
+    def _sized(self, order: Sequence[Node]) -> set[Atom]:
+        """The sizes that the graph has, its inputs left out; an input must fix each."""
+        found: set[Atom] = set()
+        inputs = set(self.inputs)
         for node in order:
             shape = getattr(node.type, "shape", ())
             for atom in atoms_of([*shape, *node.params.values()]):
@@ -60,6 +64,19 @@ class Binder:
                         f"the size {atom} of {node!r} (built at {format_origin(node.origin)}) is "
                         f"not fixed by any input; declare an input whose shape has it"
                     )
+                if node not in inputs:
+                    found.add(atom)
+        return found
+
+    def unused(self, known: Iterable[Node]) -> list[Node]:
+        """The inputs that are not among the known ones and fix no size besides those of these."""
+        known = set(known)
+        fixed = {a for n in self.inputs if n in known for a in map(plain_atom, n.shape)}
+        missing = self.sized - fixed
+        return [
+            n for n in self.inputs
+            if n not in known and missing.isdisjoint(map(plain_atom, n.shape))
+        ]  # fmt: skip
 
     def bind(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str

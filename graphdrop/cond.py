@@ -13,7 +13,7 @@ from . import tree
 from .autodiff import backpropagate
 from .bodies import Values, close, open_slots, outer_shape, sizes_outside
 from .errors import ArgumentError, DTypeError, ShapeError
-from .graph import Node, building
+from .graph import Node, building, toposort
 from .op import as_node, composed, constant, get, op, split
 from .ops.create import zeros_like
 from .ops.leaf import Shared, tensor
@@ -119,13 +119,16 @@ def close_branches(
     return list(split(cond_op.make(operands, {**bodies, "values": closed.values})))
 
 
-@cond_op.vjp
+@cond_op.selective_vjp
 def _(
     gs: Sequence[Node | None], ys: Sequence[Node], predicate: Node, *captured: Node,
-    then: Body, otherwise: Body, values: Values,
+    then: Body, otherwise: Body, values: Values, wanted: set[Node],
 ) -> Sequence[Node | None]:  # fmt: skip
     """A cond of the branches' gradients; a branch that does not use a value gives zeros for it."""
-    places = [tensor(None, c.dtype, c.shape) if c.tensor_type.is_float else c for c in captured]
+    places = [
+        tensor(None, c.dtype, c.shape) if c in wanted and c.tensor_type.is_float else c
+        for c in captured
+    ]
     seeded = [(i, tensor("g", g.dtype, g.shape)) for i, g in enumerate(gs) if g is not None]
     wrt = [p for p, c in zip(places, captured, strict=True) if p is not c]
     found = []
@@ -137,10 +140,13 @@ def _(
         found.append(dict(zip(wrt, backpropagate(seeds, wrt), strict=True)))
     used = [p for p in wrt if any(f[p] is not None for f in found)]
     branches = [[zeros_like(p) if (d := f[p]) is None else d for p in used] for f in found]
-    inner, outer = [*wrt, *(p for _, p in seeded)], [c for c in captured if c.tensor_type.is_float]
-    outer += [g for g in gs if g is not None]
+    given = [*zip(places, captured, strict=True), *((p, gs[i]) for i, p in seeded)]
+    order = set(toposort([*branches[0], *branches[1]]))
+    inner = {p: g for p, g in given if p is not g and g is not None and p in order}
     # all that the gradient computes is lazy too
     known = set(captured)
-    made = close_branches(predicate, branches[0], branches[1], lambda n: n in known, inner, outer)
+    made = close_branches(
+        predicate, branches[0], branches[1], lambda n: n in known, [*inner], [*inner.values()]
+    )
     grads = dict(zip(used, made, strict=True))
     return [None, *(grads.get(p) for p in places)]

@@ -118,7 +118,7 @@ class Function:
         targets = substitute(targets, replaced)
         user_graph = toposort(targets)
         found = [node for node in user_graph if not node.inputs]
-        self._check_leaves(found, replaced, on_unused_input)
+        self._check_leaves(found)
 
         self.updated = [old for old, _ in update_pairs]
         self.updated_order = sorted(self.updated, key=lambda s: s.serial)
@@ -135,6 +135,7 @@ class Function:
         self.binder = Binder(
             self.inputs, inner_nodes(user_graph), current_origin(), chosen.to_device
         )  # fmt: skip
+        self._check_unused(found, replaced, on_unused_input)
         self.built = tuple(targets)
         self._results = len(wanted)
         self._rebuild = tree.rebuilder(self.structure)
@@ -152,7 +153,7 @@ class Function:
         self._pure = not (self.updated or self.streams or check_nan)
         self._shortcut: Callable[..., list[Any] | None] | None = None
 
-    def _check_leaves(self, found: list[Node], givens: Mapping[Node, Node], unused: str) -> None:
+    def _check_leaves(self, found: list[Node]) -> None:
         known = set(self.inputs)
         for node in found:
             if node.op is input_op and node not in known:
@@ -161,16 +162,19 @@ class Function:
                     f"{format_origin(node.origin)}); add it to the inputs, or give it a value with "
                     f"givens={{{node.name or 'node'}: ...}}"
                 )
-        for node in self.inputs:
-            if node not in found and unused != "ignore":
-                why = "is replaced by givens" if node in givens else "is not used by any output"
-                message = (
-                    f"the input {node!r} {why} (declared at "
-                    f"{format_origin(node.origin)}); remove it, or pass on_unused_input='ignore'"
-                )
-                if unused == "raise":
-                    raise InputError(message)
-                warnings.warn(message, stacklevel=5)
+
+    def _check_unused(self, found: list[Node], givens: Mapping[Node, Node], how: str) -> None:
+        if how == "ignore":
+            return
+        for node in self.binder.unused(found):
+            why = "is replaced by givens" if node in givens else "is not used by any output"
+            message = (
+                f"the input {node!r} {why} (declared at "
+                f"{format_origin(node.origin)}); remove it, or pass on_unused_input='ignore'"
+            )
+            if how == "raise":
+                raise InputError(message)
+            warnings.warn(message, stacklevel=5)
 
     def _compile_flags(self, backend: Backend) -> Executable | None:
         """What computes the flags that say whether a call draws, where they are not inputs."""

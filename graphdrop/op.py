@@ -49,6 +49,7 @@ class Op:
     rule         type rule: operand types and params -> result type, or an error
     prepare      optional: a user's call -> (operand nodes, canonical params)
     vjp_rule     gradient as a graph expression; None: the op has no gradient
+    selective    whether that rule is told for which inputs it is wanted
     elementwise  operands broadcast; gradients are summed back by the caller of `vjp_rule`
     view         the result may share memory with the first operand
     """
@@ -74,6 +75,7 @@ class Op:
         }
         self.prepare_rule: Prepare | None = None
         self.vjp_rule: VjpRule | None = None
+        self.selective = False
         OPS[name] = self
 
     def prepare(self, rule: Prepare) -> Prepare:
@@ -87,6 +89,13 @@ class Op:
         An entry None means the result does not depend on that input in a differentiable way.
         """
         self.vjp_rule = rule
+        return rule
+
+    def selective_vjp(self, rule: VjpRule) -> VjpRule:
+        """As `vjp`, of an op whose gradient is one node: the rule also gets `wanted`, a set with
+        the inputs whose gradient is asked for, and what it makes reads nothing for the others.
+        """
+        self.vjp_rule, self.selective = rule, True
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Node:

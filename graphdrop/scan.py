@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from . import tree
-from .autodiff import backpropagate
+from .autodiff import backpropagate, depending
 from .bodies import Values, close, open_slots, outer_shape, sizes_outside
 from .errors import ArgumentError, DTypeError, ShapeError, positive
 from .graph import Node, toposort
@@ -361,11 +361,11 @@ def _run_part(
 # gradient
 
 
-@scan_op.vjp
+@scan_op.selective_vjp
 def _(
     gs: Sequence[Node | None], ys: Sequence[Node], *inputs: Node,
     body: Body, carries: int, sequences: int, length: Size, reverse: bool, values: Values,
-    counted: Size | None,
+    counted: Size | None, wanted: set[Node],
 ) -> Sequence[Node | None]:  # fmt: skip
     """A scan the other way: it carries the gradient of the carry, and sums for captured values."""
     outer = inputs[carries + sequences :]
@@ -377,14 +377,15 @@ def _(
     states, elements, captured = _cut(inner, carries, sequences)
     g_outs = [(o, g) for o, g in zip(again[carries:], gs[carries:], strict=True) if g is not None]
     rows = [tensor("g_out", o.dtype, o.shape) for o, _ in g_outs]
-    floats = [i for i in range(carries) if states[i].tensor_type.is_float]
+    moving = _moving(inner, again[:carries], [n in wanted for n in inputs])
+    floats = [i for i in range(carries) if states[i] in moving]
     g_states = [tensor("g_carry", states[i].dtype, states[i].shape) for i in floats]
 
     seeds: dict[Node, Node] = {}
     ends = [again[i] for i in floats] + [o for o, _ in g_outs]
     for node, g in zip(ends, [*g_states, *rows], strict=True):
         seeds[node] = seeds[node] + g if node in seeds else g
-    wrt = [n for n in inner if n.tensor_type.is_float]
+    wrt = [n for n in inner if n in moving]
     found = dict(zip(wrt, backpropagate(seeds, wrt), strict=True))
 
     summed = [(k, d) for k, n in enumerate(captured) if (d := found.get(n)) is not None]
@@ -395,14 +396,16 @@ def _(
     # what was captured is captured again; the carry is an out, as in every scan
     carry, places = [*g_states, *sums], dict(zip(captured, outer, strict=True))
     results = substitute([*new, *(d for _, d in stacked), *carry], places)
-    step = Step(index, carry, [*states, *elements, *rows], results)
 
     given = [gs[i] for i in floats]
     first = [zeros_like(ys[i]) if g is None else g for i, g in zip(floats, given, strict=True)]
     first += [zeros_like(outer[k]) for k, _ in summed]
     history = [ys[body.outputs.index(s, carries)] for s in body.inputs[1 : 1 + carries]]
     walked = [*history, *inputs[carries : carries + sequences], *(g for _, g in g_outs)]
-    made = iter(run_step(step, first, walked, Walk(length, not reverse, counted)))
+    order = set(toposort(results))
+    read = {e: w for e, w in zip([*states, *elements, *rows], walked, strict=True) if e in order}
+    step = Step(index, carry, [*read], results)
+    made = iter(run_step(step, first, [*read.values()], Walk(length, not reverse, counted)))
     grads: list[Node | None] = [None] * len(inputs)
     for i in floats:
         grads[i] = next(made)
@@ -411,6 +414,20 @@ def _(
     for k, _ in stacked:
         grads[carries + k] = next(made)
     return grads
+
+
+def _moving(inner: Sequence[Node], new: Sequence[Node], wanted: Sequence[bool]) -> set[Node]:
+    """The floats among a step's states, elements and captured nodes that change with what a
+    gradient is wanted by, in this step or by way of the steps before it.
+    """
+    order = toposort(new)
+    found = {n for n, w in zip(inner, wanted, strict=True) if w}
+    while True:
+        reached = depending(order, found)
+        more = {s for s, n in zip(inner, new, strict=False) if n in reached} - found
+        if not more:
+            return {n for n in found if n.tensor_type.is_float}
+        found |= more
 
 
 def _cut(nodes: list[Node], first: int, second: int) -> tuple[list[Node], list[Node], list[Node]]:

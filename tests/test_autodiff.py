@@ -341,10 +341,31 @@ def test_jacobian_by_what_the_output_does_not_depend_on() -> None:
         gd.jacobian(x * 2, z, disconnected="raise")
 
 
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_jacobian_and_hessian_of_sizes_that_the_call_knows(size: int) -> None:
+    x, w = gd.dvector("x"), gd.dmatrix("w")
+    _, hs = gd.scan(lambda h, row: (gd.tanh(h * row + x),) * 2, w, x)
+    outputs = [hs @ x, hs * gd.dropout(x, 0.5, gd.RandomStream(1)), x[x > 0]]
+    rng = np.random.default_rng(size)
+    given = [(x, rng.normal(size=size)), (w, rng.normal(size=(2, size)))]
+    for y in outputs:
+        jacobians = gd.jacobian(y, [x, w])
+        moved = gd.jvp(y, [x, w], [gd.cos(x), gd.sin(w)])
+        by_x, by_w, expected = value([*jacobians, moved], *given)
+        assert by_x.shape == (*expected.shape, size)
+        assert by_w.shape == (*expected.shape, 2, size)
+        found = by_x @ np.cos(given[0][1]) + np.tensordot(by_w, np.sin(given[1][1]), 2)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+    cost = gd.square(hs).sum()
+    h, turned = gd.hessian(cost, x), gd.hessian(cost, x).T
+    found, other, by_jvp = value(
+        [h @ gd.sin(x), turned @ gd.sin(x), gd.jvp(gd.grad(cost, x), x, gd.sin(x))], *given
+    )
+    np.testing.assert_allclose(found, other, rtol=1e-10)
+    np.testing.assert_allclose(found, by_jvp, rtol=1e-10)
+
+
 def test_jacobian_mistakes() -> None:
-    x = gd.dvector("x")
-    with pytest.raises(GradientError, match="known sizes"):
-        gd.jacobian(x * 2, x)
     y = gd.dvector("y", shape=3)
     with pytest.raises(GradientError, match="is not a float"):
         gd.jacobian(gd.cast(y, "int8"), y)

@@ -363,6 +363,25 @@ class TestThreads:
 class TestMistakes:
     """Each says what is wrong, with types, place and fix."""
 
+    @pytest.mark.parametrize(
+        "made",
+        [
+            lambda x: gd.zeros_like(x), lambda x: gd.ones(x.shape).sum(), lambda x: x.shape[0] + 0,
+            lambda x: gd.grad((x * 2).sum(), x),
+            lambda x: gd.scan(lambda c, _: (c + 1, c), length=x.shape[0], init=0)[1],
+        ],
+    )  # fmt: skip
+    def test_an_input_that_gives_a_size_is_used(self, made: Any) -> None:
+        x, y = gd.vector("x", shape=("n",)), gd.vector("y", shape=("n",))
+        expected = gd.function([x, y], gd.as_node(made(x)), on_unused_input="ignore")(
+            f32(3), f32(3)
+        )
+        np.testing.assert_array_equal(gd.function([x], made(x))(f32(3)), expected)
+        with pytest.raises(InputError, match=r"'y'.*is not used"):
+            gd.function([x, y], [made(x), x * 2])
+        with pytest.raises(InputError, match="declare an input whose shape has it"):
+            gd.function([], made(gd.vector("z")), on_unused_input="ignore")
+
     def test_an_unused_input_that_is_meant(self) -> None:
         x, y = gd.vector("x"), gd.vector("y")
         with pytest.warns(UserWarning, match="not used") as caught:

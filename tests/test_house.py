@@ -28,7 +28,7 @@ FLOORS: tuple[set[str], ...] = (
     {"random", "bodies"},
     {"autodiff", "dropout", "fingerprint"},
     {"scan", "cond"},
-    {"commit", "rewrite", "nn", "optim", "replay"},
+    {"commit", "derivatives", "rewrite", "nn", "optim", "replay"},
     {"profiling", "rules", "schedule"},
     {"compilation", "precision"},
     {"function"},

@@ -1,6 +1,6 @@
 """Loops in loops, branches and draws in any order: every backend agrees with the unoptimized oracle
-on values, first and second gradients, while training and not; and what a process has kept gives the
-same bytes.
+on values, first and second gradients and derivatives along a direction, while training and not; and
+what a process has kept gives the same bytes.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ NESTED: dict[str, Callable[[Maker, list[Node], int], Node]] = {
 
 
 def outputs_of(data: Any, known_size: bool, size: int, length: int) -> tuple[Any, Any, Any]:
-    """A stream, the inputs, and the outputs: a vector, a number and the number's gradients."""
+    """A stream, the inputs, and the outputs: the change of a number along a direction, the same by
+    way of its gradients, a vector, that number and its gradients.
+    """
     d, t = (size, length) if known_size else ("d", "t")
     x, y = (gd.vector(n, dtype="float64", shape=(d,)) for n in "xy")
     rows = gd.matrix("rows", dtype="float64", shape=(t, d))
@@ -152,11 +154,18 @@ def outputs_of(data: Any, known_size: bool, size: int, length: int) -> tuple[Any
     out = maker.block([x, y], DEPTH, longest=4)
     loss = gd.square(out).sum() + (out * x).sum()
     slopes = gd.grad(loss, [x, rows, weight], disconnected="zero")
-    found = [out, loss, *slopes]
+    along = [gd.sin(n) for n in (x, rows, weight)]
+    moved = gd.jvp(loss, [x, rows, weight], along)
+    by_slopes = sum((g * a).sum() for g, a in zip(slopes, along, strict=True))
+    found = [moved, by_slopes, out, loss, *slopes]
     if data.draw(st.booleans()):
         total = sum(gd.square(g).sum() for g in slopes)
         found.append(gd.grad(total, x, disconnected="zero"))
     return maker.stream, [x, y, rows, weight, maker.training], found
+
+
+def largest_of(arrays: Any) -> float:
+    return max(np.abs(np.nan_to_num(a)).max(initial=1) for a in arrays)
 
 
 def run(stream: Any, inputs: Any, outputs: Any, arrays: Any, **how: Any) -> list[Any]:
@@ -188,8 +197,10 @@ def agrees(backend: str, count: int, again: bool) -> None:
         found = run(*program, arrays, backend=backend)
         for p, q in zip(found, right, strict=True):
             assert (p.shape, p.dtype) == (q.shape, q.dtype)
-            largest = np.abs(np.nan_to_num(q)).max(initial=1)
+            largest = largest_of([q])
             np.testing.assert_allclose(p, q, rtol=1e-7, atol=1e-8 * largest)
+        for moved, by_slopes in (right[:2], right[len(right) // 2 :][:2]):
+            np.testing.assert_allclose(moved, by_slopes, rtol=1e-7, atol=1e-8 * largest_of(right))
         if again:
             for p, q in itertools.zip_longest(found, run(*program, arrays, backend=backend)):
                 assert p.tobytes() == q.tobytes()

@@ -157,6 +157,25 @@ def test_until_holds_the_carry() -> None:
     assert outs.tolist() == [1, 3, 6, 0]
 
 
+@pytest.mark.parametrize("options", [{}, {"checkpoint": 2}, {"until": True}], ids=str)
+def test_derivatives_along_a_direction(options: Any) -> None:
+    """What a derivative does not read is not in it: only the gradient's gradient reads both."""
+    x, w = gd.dvector("x", shape=3), gd.dmatrix("w", shape=("time", 3))
+
+    def step(h: gd.Node, row: gd.Node) -> tuple[gd.Node, ...]:
+        h = gd.cond(gd.greater(row.sum(), 0), lambda: gd.tanh(h * row + x), lambda: h + x)
+        return (h, h * h, gd.greater(h.sum(), 9)) if options.get("until") else (h, h * h)
+
+    end, outs = gd.scan(step, w, x, **options)
+    moved = gd.jvp([end, outs], [x, w], [gd.cos(x), gd.sin(w)])
+    f = gd.function([x, w], [end, outs, *moved])
+    start, rows, small = RNG.normal(size=3), RNG.normal(size=(5, 3)), 1e-6
+    ways = np.cos(start), np.sin(rows)
+    ahead, back = (f(start + s * ways[0], rows + s * ways[1]) for s in (small, -small))
+    for a, b, found in zip(ahead[:2], back[:2], f(start, rows)[2:], strict=True):
+        np.testing.assert_allclose(found, (a - b) / (2 * small), rtol=1e-6, atol=1e-7)
+
+
 def test_truncated_gradient_reaches_the_last_steps_only() -> None:
     x = gd.dvector("x", shape=("time",))
     total, _ = gd.scan(lambda c, e: (c * 0.5 + e, None), x, gd.constant(0.0, "float64"), truncate=2)
