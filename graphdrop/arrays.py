@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from .errors import InputError
+
 
 def is_on_device(array: Any) -> bool:
-    """Whether an array's memory is a GPU's."""
-    return hasattr(array, "__cuda_array_interface__")
+    """Whether an array's memory is a GPU's; InputError if it is, and may not be read."""
+    try:
+        return hasattr(array, "__cuda_array_interface__")
+    except RuntimeError as error:  # of PyTorch's: a tensor that it differentiates by
+        raise InputError(f"{type(array).__name__} does not give its memory: {error}") from None
 
 
 def layout_of(array: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -118,7 +118,7 @@ class Function:
         targets = substitute(targets, replaced)
         user_graph = toposort(targets)
         found = [node for node in user_graph if not node.inputs]
-        self._check_leaves(found)
+        self._check_leaves(found, replaced)
 
         self.updated = [old for old, _ in update_pairs]
         self.updated_order = sorted(self.updated, key=lambda s: s.serial)
@@ -153,14 +153,18 @@ class Function:
         self._pure = not (self.updated or self.streams or check_nan)
         self._shortcut: Callable[..., list[Any] | None] | None = None
 
-    def _check_leaves(self, found: list[Node]) -> None:
+    def _check_leaves(self, found: list[Node], givens: Mapping[Node, Node]) -> None:
         known = set(self.inputs)
         for node in found:
             if node.op is input_op and node not in known:
+                advice = (
+                    "givens replace it in the outputs, but not in what other givens put there"
+                    if node in givens
+                    else f"or give it a value with givens={{{node.name or 'node'}: ...}}"
+                )
                 raise InputError(
                     f"the outputs need the input {node!r} (declared at "
-                    f"{format_origin(node.origin)}); add it to the inputs, or give it a value with "
-                    f"givens={{{node.name or 'node'}: ...}}"
+                    f"{format_origin(node.origin)}); add it to the inputs, {advice}"
                 )
 
     def _check_unused(self, found: list[Node], givens: Mapping[Node, Node], how: str) -> None:

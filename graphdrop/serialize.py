@@ -270,6 +270,10 @@ def write(path: PathLike, contents: Contents) -> None:
     from safetensors.numpy import save as to_bytes
 
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; save to a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {path.parent}; make it before you save")
     try:
         info = json.loads(json.dumps(contents.info))
     except (TypeError, ValueError) as error:

@@ -184,6 +184,8 @@ def value_dim(node: Any) -> Dim:
 def floordiv(a: Size, b: Size) -> Size:
     """a // b, exact where the polynomial divides."""
     if isinstance(a, int) and isinstance(b, int):
+        if b == 0:
+            raise ShapeError(f"a size is {a} // 0, and nothing divides by 0")
         return a // b
     divisor = _terms(b)
     if len(divisor) == 1:

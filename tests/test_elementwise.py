@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphdrop as gd
-from graphdrop.errors import DisconnectedError
+from graphdrop.errors import DisconnectedError, InputError
 
 INF, NAN = np.inf, np.nan
 
@@ -188,3 +188,26 @@ def test_functions_take_scalars_and_arrays() -> None:
         assert fn(1.5).dtype == np.float32
         assert fn(np.ones(3)).type == gd.constant(np.ones(3)).type
     assert gd.clip(np.arange(3.0), 0, 1).shape == (3,)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+@pytest.mark.parametrize("dtype", ["int8", "int64"])
+def test_integers_have_no_negative_powers(backend: str, dtype: str) -> None:
+    x, n, k = gd.tensor("x", dtype, ("n",)), gd.lvector("n"), gd.lscalar("k")
+    for made, good, bad in (
+        (x**n, [2, 0], [2, -1]), (x**k, 3, -1), (gd.map(lambda e: e**k, x), 3, -1),
+    ):  # fmt: skip
+        power = n if isinstance(good, list) else k
+        f = gd.function([x, power], made, backend=backend)
+        np.testing.assert_array_equal(f(np.array([3, 2], dtype), good), np.array([3, 2]) ** good)
+        with pytest.raises(InputError, match=r"(?s)no negative .*test_elementwise\.py"):
+            f(np.array([3, 2], dtype), bad)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+def test_one_power_for_all_is_the_same_power(backend: str) -> None:
+    x = gd.dvector("x")
+    given = np.array([-np.inf, -0.0, 0.25])
+    f = gd.function([x], [x**0.5, x ** gd.full_like(x, 0.5)], backend=backend)
+    for found in f(given):
+        np.testing.assert_array_equal(found, [np.inf, 0, 0.5])

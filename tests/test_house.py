@@ -19,8 +19,8 @@ BACKENDS = ROOT / "backends"
 # From the ground up.  A module imports from floors below its own, never from its own or above;
 # imports for the type checker only are free.
 FLOORS: tuple[set[str], ...] = (
-    {"arrays", "errors", "kept", "leases", "tree"},
-    {"types", "threads"},
+    {"disk", "errors", "kept", "leases", "tree"},
+    {"types", "threads", "arrays"},
     {"graph", "pattern", "plain"},
     {"op"},
     {"substitute", "backend", "binding"},

@@ -26,6 +26,42 @@ def run(build: Any, *arrays: Any, shapes: Any = None) -> Any:
     return gd.function(nodes, build(*nodes))(*arrays)
 
 
+# ---- positions in axes whose sizes are computed ----
+COMPUTED = {
+    "from": lambda x, k, m: x[k:][0], "to": lambda x, k, m: x[:k][-1],
+    "mask": lambda x, k, m: x[m][0], "matrix": lambda x, k, m: x[:k][None][0, 1],
+    "made": lambda x, k, m: gd.arange(k)[-1], "repeated": lambda x, k, m: gd.repeat(x, k)[0],
+    "gradient": lambda x, k, m: gd.grad(x[k:][0] ** 2, x),
+    "loop": lambda x, k, m: gd.map(lambda i: x[i:][0] * x[: i + 1][-1], gd.arange(k)),
+    "branch": lambda x, k, m: gd.cond(k > 1, lambda: x[k:][0], lambda: x[:k][0]),
+    "product": lambda x, k, m: gd.outer(x[:k], x[m])[0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("k", [0, 2, 5])
+def test_positions_where_sizes_are_values(name: str, k: int) -> None:
+    x, m, size = gd.dvector("x"), gd.vector("m", dtype="bool"), gd.lscalar("k")
+    found: list[Any] = []
+    for backend in ("numpy", "llvm"):
+        f = gd.function([x, size, m], COMPUTED[name](x, size, m), backend=backend,
+                        on_unused_input="ignore")  # fmt: skip
+        try:
+            found.append(f(np.arange(1.0, 6), k, np.arange(5) % 2 == k % 2))
+        except OutOfRangeError as error:
+            found.append(str(error).rpartition("built at ")[2].partition(":")[0])
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("size", [0, -1, 4])
+def test_a_reshape_to_a_size_that_is_none(size: int) -> None:
+    x, n = gd.dvector("x"), gd.lscalar("n")
+    f = gd.function([x, n], x.reshape(n, -1))
+    assert f(np.ones(6), 3).shape == (3, 2)
+    with pytest.raises(ShapeError, match=r"(?s)reshape.*built at .*test_index.py"):
+        f(np.ones(6), size)
+
+
 # ---- random indices ----
 BOUND = st.none() | st.integers(-6, 6)
 SLICE = st.builds(slice, BOUND, BOUND, st.none() | st.sampled_from([-3, -2, -1, 1, 2, 3]))

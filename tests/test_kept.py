@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphdrop as gd
-from graphdrop import nn, optim, tree
+from graphdrop import disk, nn, optim, tree
 from graphdrop.bodies import inner_nodes
 from graphdrop.errors import InputError, OutOfRangeError, ShapeError
 from graphdrop.graph import Node, toposort
 from graphdrop.op import constant_value
 from graphdrop.ops.leaf import Shared
 from graphdrop.testing import runner
-from graphdrop_llvm import cache, keep
+from graphdrop_llvm import keep
 from tests.test_rewrite_random_graphs import (
     EXACTLY,
     ROUGHLY,
@@ -45,9 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     found = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHDROP_CACHE", str(found))
-        cache.directory.cache_clear()
+        disk.directory.cache_clear()
         yield found
-    cache.directory.cache_clear()
+    disk.directory.cache_clear()
 
 
 def function(*args: Any, **kwargs: Any) -> gd.Function:
@@ -395,30 +395,30 @@ def test_a_directory_that_others_write_to_is_not_used(
     tmp_path.chmod(0o777)
     with monkeypatch.context() as patch:
         patch.setenv("GRAPHDROP_CACHE", str(tmp_path))
-        cache.directory.cache_clear()
+        disk.directory.cache_clear()
         with pytest.warns(UserWarning, match="others may write"):
             assert values(simple(6.5)) == [6.5] * 3
         assert not list(tmp_path.iterdir())
         assert not is_kept(simple(6.5))
-    cache.directory.cache_clear()
+    disk.directory.cache_clear()
 
 
 def test_a_full_cache_loses_its_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("GRAPHDROP_CACHE", str(tmp_path))
-        patch.setattr(cache, "LARGEST", 3000)
-        cache.directory.cache_clear()
-        cache._make_room.cache_clear()
+        patch.setattr(disk, "LARGEST", 3000)
+        disk.directory.cache_clear()
+        disk._make_room.cache_clear()
         for i in range(5):
-            cache.keep(f"f{i}", bytes(1000))
+            disk.keep(f"f{i}", bytes(1000))
             (path,) = tmp_path.glob(f"f{i}.*")
             os.utime(path, (i, i))
-        cache._make_room.cache_clear()
-        cache.keep("new", bytes(10))
+        disk._make_room.cache_clear()
+        disk.keep("new", bytes(10))
         left = sorted(p.stem for p in tmp_path.iterdir())
         assert left == ["f3", "f4", "new"]
-    cache.directory.cache_clear()
-    cache._make_room.cache_clear()
+    disk.directory.cache_clear()
+    disk._make_room.cache_clear()
 
 
 def test_inputs_are_checked_as_ever() -> None:

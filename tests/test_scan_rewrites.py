@@ -198,6 +198,27 @@ def test_blocks_of_a_checkpointed_loop_keep_for_themselves() -> None:
     agree([x, h0], grad, arrays(8), [])
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x, w, i: gd.tanh(x[: i + 1] @ w).sum(),
+        lambda x, w, i: (gd.softmax(x[: i + 1] @ w @ x[i]) @ x[: i + 1]).sum(),
+        lambda x, w, i: gd.logsumexp(x[x[:, 0] > x[i, 0] - 1] @ w),
+        lambda x, w, i: (gd.concatenate([x[:i], x[i:] * 2]) @ w).max(),
+    ],
+)
+def test_sums_of_rows_whose_number_changes_stay_in_the_loop(step: Any) -> None:
+    x, w = gd.dmatrix("x", shape=("t", 3)), gd.dmatrix("w", shape=(3, 3))
+    total = gd.map(lambda i: step(x, w, i), gd.arange(x.shape[0])).sum()
+    slopes = gd.grad(total, [x, w], disconnected="zero")
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=(4, 3)), rng.normal(size=(3, 3))
+    right = gd.function([x, w], slopes, backend="numpy", optimize=False)(*given)
+    for backend in ("numpy", "llvm"):
+        for a, b in zip(gd.function([x, w], slopes, backend=backend)(*given), right, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
 def test_sums_that_are_read_stay() -> None:
     total, o = gd.scan(lambda s, r: ((n := s + r.T @ r), n * 2), x, gd.zeros((4, 4), "float64"))
     compiled([x], [total, o], None, never="product_after_loop")

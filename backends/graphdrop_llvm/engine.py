@@ -9,7 +9,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from . import cache as disk
+from graphdrop import disk
 
 VERSION: tuple[int, ...] = llvm.llvm_version_info
 _lock = threading.Lock()

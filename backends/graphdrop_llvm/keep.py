@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 
 import graphdrop
+from graphdrop import disk
 from graphdrop.backend import Executable, Graph
 from graphdrop.types import Atom
 
 from . import blas
-from . import cache as disk
 from .engine import code_name, kept_module, machine
 from .program import LlvmProgram, addresses
 from .recipe import from_bytes, to_bytes

@@ -11,7 +11,7 @@ from ..op import explain
 from ..ops import reduce
 from ..ops.brackets import NO_AXIS
 from ..ops.index import _set_subtensor, _subtensor
-from ..types import Atom, Size, evaluate, num_elements
+from ..types import Atom, Size, atoms_of, evaluate, num_elements
 from .program import Kernel, Loop, Program, touched
 
 
@@ -69,15 +69,16 @@ def _along(node: Node) -> Size:
 
 
 def _positions(node: Node) -> Iterator[tuple[Size, Size]]:
-    """The positions in an index, and the sizes of their axes; those that are known have been
-    checked.
+    """The positions in an index, and the sizes of their axes.  Those that are known have been
+    checked; where a size is a value of the graph the node is a step outside, which checks it.
     """
     sizes = iter(node.inputs[0].shape)
     for entry in node.params["index"]:
         size = 1 if entry in NO_AXIS else next(sizes)
         if isinstance(entry, (str, tuple)) or (isinstance(entry, int) and isinstance(size, int)):
             continue
-        yield entry, size
+        if not any(a.kind == "value" for a in atoms_of([entry, size])):
+            yield entry, size
 
 
 def check_conditions(found: Iterable[tuple[Node, Need]], env: Mapping[Atom, int]) -> None:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..graph import Node, origin_scope, toposort
-from ..op import Op, constant
+from ..op import Op, constant, constant_value
 from ..ops import random as draws
 from ..ops.create import iota
 from ..ops.elementwise import (
@@ -29,6 +29,7 @@ from ..ops.elementwise import (
     maximum,
     minimum,
     not_equal,
+    pow,
     round,
     where,
 )
@@ -222,6 +223,15 @@ def _threshold(node: Node) -> Node:
     return cast(steps, np.int64) + reshape(_all_hold(expand_dims(inside, 0)), ())
 
 
+def _power(node: Node) -> Node:
+    """A power of integers whose exponents are none of them below 0; see `_known_ids`."""
+    a, b = node.inputs
+    if node.dtype.kind != "i" or constant_value(b) is not None:
+        return node
+    known = reshape(_all_hold(greater_equal(reshape(b, (-1,)), 0)), b.shape)
+    return pow(a, b + cast(known, b.dtype))
+
+
 RULES: Rules = {
     draws.dropout: _dropout, draws.threshold: _threshold,
     **dict.fromkeys((draws.mask, draws.uniform, draws.normal, draws.bernoulli, draws.randint),
@@ -229,6 +239,6 @@ RULES: Rules = {
     softmax: _softmax, log_softmax: _log_softmax,
     softmax_cross_entropy: _cross_entropy, softmax_cross_entropy_grad: _cross_entropy_grad,
     any: _any, all: _all, max: _extreme, min: _extreme, argmax: _position, argmin: _position,
-    logsumexp: _logsumexp, _gather: rows_fetched,
+    logsumexp: _logsumexp, pow: _power, _gather: rows_fetched,
     _scatter_add: rows_added, **windows.RULES,
 }  # fmt: skip

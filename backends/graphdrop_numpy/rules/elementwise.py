@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from graphdrop.errors import InputError
 from graphdrop.ops import elementwise as ops
 
 from .rule import Array, Table
@@ -35,6 +36,16 @@ def softplus(x: Array) -> Array:
 def relu(x: Array, out: Array | None = None) -> Array:
     # NumPy takes four times longer with a scalar than with an array
     y: Array = np.maximum(x, np.zeros_like(x), out=out)
+    return y
+
+
+def power(a: Array, b: Array) -> Array:
+    if a.dtype.kind == "i" and (b < 0).any():
+        raise InputError(
+            "integers have no negative integer powers; make one operand a float, say x ** -1.0"
+        )
+    # of a single 0.5 NumPy takes square roots, in which -inf and -0.0 are others than powers
+    y: Array = np.power(a, np.array(np.broadcast_to(b, np.broadcast_shapes(a.shape, b.shape))))
     return y
 
 
@@ -79,7 +90,7 @@ def identity(x: Array) -> Array:
 
 RULES: Table = {
     ops.add: np.add, ops.sub: np.subtract, ops.mul: np.multiply, ops.div: np.divide,
-    ops.floordiv: np.floor_divide, ops.mod: np.mod, ops.neg: np.negative, ops.pow: np.power,
+    ops.floordiv: np.floor_divide, ops.mod: np.mod, ops.neg: np.negative, ops.pow: power,
     ops.maximum: np.maximum, ops.minimum: np.minimum, ops.abs: np.abs, ops.sign: np.sign,
     ops.floor: np.floor, ops.ceil: np.ceil, ops._round: np.round, ops.trunc: np.trunc,
     ops.square: np.square, ops.exp: np.exp, ops.expm1: np.expm1, ops.log: np.log,

@@ -10,14 +10,22 @@ from graphdrop.ops import shape as ops
 from .rule import Array, Table
 
 
-def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Array:
+def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
     if any(size < 0 for size in shape):  # the value of a node
         raise ShapeError(f"the shape {shape} has a negative size")
-    return np.broadcast_to(x, shape)
+    return shape
+
+
+def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(x, _checked(shape))
+
+
+def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return x.reshape(_checked(shape))
 
 
 RULES: Table = {
-    ops.reshape: lambda x, *, shape: x.reshape(shape),
+    ops.reshape: reshape,
     ops.transpose: lambda x, *, axes: x.transpose(axes),
     ops.specify_shape: lambda x, *, shape: x,
     ops.broadcast_to: broadcast_to,

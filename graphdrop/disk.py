@@ -1,8 +1,9 @@
 """Machine code kept on disk, so that a second process need not compile.
 
-A file is named by what its code was made from: the text, LLVM's version, and the processor with its
-features.  It begins with a digest of the rest; what does not fit is thrown away.  The directory is
-private: one that others may write to is not used, since machine code from it would be run.
+A file is named by what its code was made from: the text, the compiler's version, and the processor
+with its features.  It begins with a digest of the rest; what does not fit is thrown away.  The
+directory is private: one that others may write to is not used, since machine code from it would be
+run.
 
 GRAPHDROP_CACHE names another directory, or is "off".
 """
