@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = (
     f"intra_op_parallelism_threads={os.environ['OMP_NUM_THREADS']}"
 )
 
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the others are on the same GPU
 os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(os.environ.get("BENCH_DEVICE", ""), "cpu")
 
 import jax

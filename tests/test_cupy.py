@@ -18,12 +18,12 @@ import pytest
 import graphdrop as gd
 import graphdrop_cupy.backend
 from graphdrop import backend as backends
-from graphdrop import optim
+from graphdrop import disk, optim
 from graphdrop.errors import BackendError, MissingError
 from graphdrop_cupy import geometry, plans
 
 from . import cudashim
-from .cudashim import fake_cupy
+from .cudashim import fake_cublas, fake_cupy
 
 SHIM = cudashim.register()
 pytestmark = cudashim.needs_compiler
@@ -95,7 +95,7 @@ class TestDraws:
 
         for right, found in both(outputs, data(40, 70)):
             np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
-        assert "long long" in {o for _, options in fake_cupy.RawModule.compiled
+        assert "long long" in {o for _, options in fake_cupy.Module.compiled
                                for o in (options[-1].partition("=")[2],)}  # fmt: skip
 
 
@@ -239,6 +239,82 @@ class TestArrays:
             np.testing.assert_array_equal(g, r)
 
 
+class TestProducts:
+    """What cuBLAS is asked for; see `fake_cublas`."""
+
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [
+            ((5, 3), (3, 4)), ((1, 7), (7, 1)), ((6, 1), (1, 6)), ((0, 3), (3, 4)),
+            ((5, 0), (0, 4)), ((2, 5, 3), (2, 3, 4)), ((2, 5, 3), (3, 4)), ((5, 3), (2, 3, 4)),
+            ((2, 1, 5, 3), (3, 3, 4)), ((2, 3, 5, 3), (2, 1, 3, 4)), ((2, 0, 5, 3), (3, 4)),
+        ],
+    )  # fmt: skip
+    def test_of_all_layouts(self, dtype: str, left: Any, right: Any) -> None:
+        a, b = (
+            gd.tensor(name, dtype, [1 if size == 1 else None for size in shape])
+            for name, shape in (("a", left), ("b", right))
+        )
+        turn = [*range(len(left) - 2), len(left) - 1, len(left) - 2]
+        outs = [
+            a @ b, a[..., ::-1, :] @ b, a[..., ::-1] @ b[..., ::-1, :], a[..., 1:] @ b[..., 1:, :],
+            a @ b[..., ::2], a.transpose(turn) @ (a * 2), a @ b[..., :1],
+            gd.broadcast_to(a.sum(axis=-2, keepdims=True), a.shape) @ b,
+        ]  # fmt: skip
+        given = [data(*s).astype(dtype) for s in (left, right)]
+        right_ones = gd.function([a, b], outs, backend="numpy")(*given)
+        f = gd.function([a, b], outs, backend=SHIM)
+        for _ in range(4):  # the later ones are replayed
+            for found, expected in zip(f(*given), right_ones, strict=True):
+                assert found.dtype == expected.dtype
+                rough = {"float16": 2e-2, "float32": 1e-5, "float64": 1e-13}[dtype]
+                np.testing.assert_allclose(found, expected, rtol=rough, atol=rough)
+
+    def test_batches_that_no_one_step_walks(self) -> None:
+        """Attention's: a head's matrix is a part of every row."""
+        products = lambda x: [  # noqa: E731
+            x.transpose(0, 2, 1, 3) @ x.transpose(0, 2, 3, 1),
+            x.transpose(2, 0, 1, 3) @ x.transpose(2, 0, 3, 1),
+            x[::-1].transpose(0, 2, 1, 3) @ x.transpose(0, 2, 3, 1),
+        ]
+        for expected, found in both(products, data(2, 5, 3, 4)):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+    def test_float16_adds_up_in_float32(self) -> None:
+        x = np.array([[300, -300, 1]], "float16")
+        y = np.array([[300], [300], [1]], "float16")
+        a, b = gd.matrix("a", dtype="float16"), gd.matrix("b", dtype="float16")
+        assert gd.function([a, b], a @ b, backend=SHIM)(x, y) == [[1]]
+
+    def test_a_failure_is_told(self) -> None:
+        device = graphdrop_cupy.device.Device(fake_cupy, fake_cublas.library)
+        a, out = device.put(data(3, 3)), device.empty((3, 3), "f4")
+        device.matmul(a, a, out)
+        (made,) = device._products.values()
+        made.memory.data = fake_cupy.MemoryPointer(a.data.mem, 1 << 40)
+        with pytest.raises(BackendError, match="cuBLAS: cublasSetWorkspace_v2 failed"):
+            device.matmul(a, a, out)
+
+
+class TestEmpty:
+    """Arrays of no elements have no address, and none to count from."""
+
+    @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0)])
+    def test_parts_of_them(self, shape: tuple[int, int]) -> None:
+        outs = lambda x: [x[:, 1:] @ x[:, 1:].T, x[::-1] @ x.T, x[1:] * 2, x[::-1, 1:].sum()]  # noqa: E731
+        for expected, found in both(outs, data(*shape)):
+            np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("shape", [(4, 0, 3), (0, 2, 3), (4, 2, 1)])
+    def test_rows_of_loops(self, shape: tuple[int, int, int]) -> None:
+        step = lambda c, e: (c + e.sum(), e * 2)  # noqa: E731
+        for expected, found in both(
+            lambda x: [*gd.scan(step, x[:, :, 1:], 0.0)], data(*shape)
+        ):  # fmt: skip
+            np.testing.assert_array_equal(found, expected)
+
+
 class TestReplay:
     def step(self) -> Any:
         x = gd.matrix("x", shape=("n", 6))
@@ -253,6 +329,29 @@ class TestReplay:
             _, h = f(data(5, 6))
             np.testing.assert_array_equal(h != 0, f.mask("h", call))
         assert fake_cupy.Graph.launches - before >= 5
+
+    def test_each_stream_has_memory_of_its_own(self) -> None:
+        f = self.step()
+        f(data(5, 6))
+        plans_before = len(f.executable._plans)
+        with fake_cupy.Stream(non_blocking=True):
+            for call in range(1, 5):
+                np.testing.assert_array_equal(f(data(5, 6))[1] != 0, f.mask("h", call))
+        assert len(f.executable._plans) == plans_before + 1
+
+    def test_no_memory_to_record_with_is_no_reason_to_stop(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(self: Any) -> None:
+            raise MemoryError("out of memory")
+
+        x = gd.matrix("x")
+        f = gd.function([x], x[:, ::-1] @ x.T, backend=SHIM)
+        monkeypatch.setattr(fake_cupy.Stream, "begin_capture", refuse)
+        monkeypatch.setattr(fake_cupy.Stream, "end_capture", lambda self: None)
+        for _ in range(4):
+            assert f(data(3, 3)).shape == (3, 3)
+        assert "calls are not replayed" in f.executable.listing("program")
 
     def test_other_sizes_have_launches_of_their_own(self) -> None:
         f = self.step()
@@ -309,10 +408,12 @@ class TestNoGpu:
             return int(count)
 
         module = types.ModuleType("cupy")
-        error = fake_cupy.CUDARuntimeError
-        runtime = types.SimpleNamespace(getDeviceCount=devices, CUDARuntimeError=error)
-        module.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
+        vars(module).update({k: v for k, v in vars(fake_cupy).items() if k[0] != "_"})
+        runtime = types.SimpleNamespace(**vars(fake_cupy.cuda.runtime), getDeviceCount=devices)
+        cuda = types.SimpleNamespace(**{**vars(fake_cupy.cuda), "runtime": runtime})
+        module.cuda = cuda  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "cupy", module)
+        monkeypatch.setattr(graphdrop_cupy.products, "cublas", fake_cublas.library)
 
     def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "cupy", None)  # what Python takes for not installed
@@ -324,8 +425,32 @@ class TestNoGpu:
 
     def test_auto_takes_a_gpu_that_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cupy(monkeypatch, 1)
-        monkeypatch.setattr(sys.modules["cupy"], "ndarray", fake_cupy.ndarray, raising=False)
         assert backends.get_backend("auto").name == "cupy"
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ImportError("libcublas.so.12: cannot open shared object file"),
+            RuntimeError("CuPy failed to load libnvrtc.so.12"), fake_cupy.CompileException("sm_30"),
+        ],
+    )  # fmt: skip
+    def test_not_all_of_cuda(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.cupy(monkeypatch, 1)
+
+        def fail(*_: Any) -> Any:
+            raise error
+
+        if isinstance(error, ImportError):
+            monkeypatch.setattr(graphdrop_cupy.products, "cublas", fail)
+        else:
+            cuda = sys.modules["cupy"].cuda  # type: ignore[attr-defined]
+            names = {**vars(cuda.compiler), "compile_using_nvrtc": fail}
+            monkeypatch.setattr(cuda, "compiler", types.SimpleNamespace(**names))
+            monkeypatch.setattr(disk, "load", lambda name: None)
+        with pytest.raises(BackendError, match=r"not all that it needs.*\[ctk\]"):
+            backends.get_backend("cupy")
+        with pytest.warns(UserWarning, match="goes on without 'cupy'"):
+            assert backends.get_backend("auto").name == "llvm"
 
     @pytest.mark.parametrize("count", [0, fake_cupy.CUDARuntimeError("cudaErrorNoDevice: none")])
     def test_no_gpu(self, monkeypatch: pytest.MonkeyPatch, count: Any) -> None:
@@ -346,7 +471,7 @@ class TestShim:
     HEAD = 'extern "C" __global__ void gd_0(float *__restrict__ b0, const INDEX s0) {\n'
 
     def run(self, body: str, size: int = 64, threads: int = 64) -> Array:
-        module = fake_cupy.RawModule(self.HEAD + body + "\n}", ("-DINDEX=int",))
+        module = fake_cupy.module_of(self.HEAD + body + "\n}", ("-DINDEX=int",))
         array = fake_cupy.asarray(np.arange(size, dtype="f4"))
         module.get_function("gd_0")((1, 1, 1), (threads, 1, 1), (array.data.ptr, np.int32(size)))
         return array.get()
@@ -375,7 +500,7 @@ class TestShim:
         assert np.isnan(found).all()
 
     def test_host_arrays_given_to_kernels(self) -> None:
-        module = fake_cupy.RawModule(self.HEAD + "}", ("-DINDEX=int",))
+        module = fake_cupy.module_of(self.HEAD + "}", ("-DINDEX=int",))
         with pytest.raises(TypeError, match="no address of the device's"):
             module.get_function("gd_0")((1, 1, 1), (1, 1, 1), (data(4).ctypes.data, np.int32(4)))
 
@@ -422,7 +547,7 @@ class TestBounds:
     def test_a_kernel_that_does_not_is_caught(self, place: str) -> None:
         done = self.run(
             "head = 'extern \"C\" __global__ void gd_0(float *b0, const INDEX s0)'\n"
-            f"module = fake_cupy.RawModule(head + '{{ b0[{place}] = 1; }}', ('-DINDEX=int',))\n"
+            f"module = fake_cupy.module_of(head + '{{ b0[{place}] = 1; }}', ('-DINDEX=int',))\n"
             "a = fake_cupy.asarray(np.ones(10, 'f4'))\n"
             "module.get_function('gd_0')((1, 1, 1), (1, 1, 1), (a.data.ptr, np.int32(10)))\n"
         )

@@ -50,7 +50,7 @@ class KernelsAct(Act):
         plan, program = frame.plan, frame.plan.program
         self.calls: list[Callable[[Frame], None]] = []
         for printed, name, joins in program.printed[step].kernels:
-            self._add(frame, printed, program.kernel(name, plan.index), first, joins)
+            self._add(frame, printed, program.kernel(name, plan.index, plan.gpu), first, joins)
 
     def _add(
         self, frame: Frame, printed: Printed, function: Any, first: int, joins: list[str]
@@ -90,7 +90,7 @@ class KernelsAct(Act):
         grid, block = how.join()
         rest = as_arguments([how.outs, how.chunks], plan.index)
         for join, name, offset in zip(printed.joins, joins, offsets, strict=True):
-            function = plan.program.kernel(name, plan.index)
+            function = plan.program.kernel(name, plan.index, plan.gpu)
             number = first + join.buffer.number
 
             def call(
@@ -169,6 +169,7 @@ class LoopAct(Act):
             table[number] = frame.pointer(place, self.first)
         sequences = [frame.pointer(p, self.first) for p in loop.sequences]
         outs = [table[self.first + b.number] for b in loop.outs]
+        at_row = frame.device.at
         for t in range(self.length):
             left = self.length - 1 - t
             row = left if loop.reverse else t
@@ -178,9 +179,9 @@ class LoopAct(Act):
             for k in range(count):
                 table[inputs[1 + k]], table[results[k]] = carry[k], new[k]
             for k in range(rows):
-                table[inputs[1 + count + k]] = sequences[k] + self.rows[k] * row
+                table[inputs[1 + count + k]] = at_row(sequences[k], self.rows[k] * row)
             for k, nbytes in enumerate(self.outs):
-                table[results[count + k]] = outs[k] + nbytes * row
+                table[results[count + k]] = at_row(outs[k], nbytes * row)
             for act in self.acts:
                 act.run(frame)
             carry = new

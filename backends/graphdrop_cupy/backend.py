@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
 from graphdrop.backend import Backend
 from graphdrop.errors import BackendError, MissingError
 
+from . import products
 from .device import Device
 from .program import CupyProgram
 from .scalars import EXPRESSIONS
@@ -15,12 +17,17 @@ from .scalars import EXPRESSIONS
 INSTEAD = "or compute on the CPU with backend='llvm'"
 
 
-def make_backend(xp: Any, name: str = "cupy") -> Backend:
-    """The backend on an array module: cupy, or what stands in for it."""
-    device = Device(xp)
+def make_backend(
+    xp: Any, name: str = "cupy", library: Callable[[], Any] = products.cublas
+) -> Backend:
+    """The backend on an array module and cuBLAS's functions, or what stands in for these."""
+    return _backend_on(Device(xp, library), name)
+
+
+def _backend_on(device: Device, name: str) -> Backend:
     return Backend(
         name=name, rules=EXPRESSIONS, compile=partial(CupyProgram, device=device),
-        to_device=device.put, to_host=device.get, array_type=xp.ndarray,
+        to_device=device.put, to_host=device.get, array_type=device.xp.ndarray,
     )  # fmt: skip
 
 
@@ -47,7 +54,15 @@ def load() -> Backend:
         ) from None
     if not count:
         raise BackendError(f"CuPy is installed, but this machine has no GPU; add one, {INSTEAD}")
-    return make_backend(cupy)
+    device = Device(cupy, products.cublas)
+    try:
+        device.check()
+    except (ImportError, OSError, RuntimeError, cupy.cuda.compiler.CompileException) as error:
+        raise BackendError(
+            f"CuPy is installed and finds a GPU, but not all that it needs of CUDA ({error}); "
+            f"install it with your CuPy, such as pip install 'cupy-cuda13x[ctk]', {INSTEAD}"
+        ) from None
+    return _backend_on(device, "cupy")
 
 
 def _broken(error: Exception) -> str:

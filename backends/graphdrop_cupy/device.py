@@ -5,12 +5,17 @@ A place in memory is a memory pointer: `pointer + bytes` is another, `pointer.pt
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
+
+from graphdrop import disk
+
+from .products import WORKSPACE, Products, as_columns
 
 # fused multiply-add would round once where every other backend rounds twice
 OPTIONS = ("--std=c++17", "-fmad=false")
@@ -25,11 +30,27 @@ def prelude() -> str:
 class Device:
     """A GPU by way of an array module.
 
-    xp  cupy
+    xp       cupy
+    library  gives cuBLAS's functions, see `products`
     """
 
-    def __init__(self, xp: Any) -> None:
-        self.xp = xp
+    def __init__(self, xp: Any, library: Callable[[], Any]) -> None:
+        self.xp, self._library = xp, cache(library)
+        self._products: dict[tuple[int, int], Products] = {}
+        self._recording = threading.local()  # `place`: where what is recorded will run
+
+    def place(self) -> tuple[int, int]:
+        """Which device and stream is meant now: what runs on one stream runs in order."""
+        cuda = self.xp.cuda
+        return cuda.runtime.getDevice(), cuda.get_current_stream().ptr
+
+    def check(self) -> None:
+        """Raise what the compiler, the driver or cuBLAS say if they are not all there."""
+        self._library()
+        number = self.empty((1,), np.int32)
+        one = 'extern "C" __global__ void gd_0(int *p) { p[0] = 1; }'
+        self.kernels(one, "int")("gd_0")((1, 1, 1), (1, 1, 1), (number.data.ptr,))
+        self.wait()
 
     # ---- arrays
     def put(self, array: Any) -> Any:
@@ -45,7 +66,11 @@ class Device:
 
     def write(self, target: Any, array: Any) -> None:
         """A NumPy array's values into an array that is there."""
-        target.set(np.asarray(array, order="C"))
+        array = np.asarray(array, order="C")
+        target.set(array)
+        # pinned memory is read when the device comes to it, and the caller may change it before
+        if array.size and self.xp.cuda.pinned_memory.is_memory_pinned(array.ctypes.data):
+            self.wait()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.xp.empty(shape, dtype)
@@ -54,11 +79,28 @@ class Device:
         """An array on memory that is there; strides are in bytes."""
         return self.xp.ndarray(tuple(shape), dtype, memptr=pointer, strides=tuple(strides))
 
+    def at(self, pointer: Any, nbytes: int) -> Any:
+        """A place so many bytes further on; an array of no elements has but one."""
+        return pointer + nbytes if nbytes and pointer.ptr else pointer
+
     def matmul(self, left: Any, right: Any, out: Any) -> None:
+        if not out.size:
+            return
         if left.shape[-1] == 0:
             out.fill(0)
-        elif out.size:
-            self.xp.matmul(left, right, out=out)
+            return
+        place = getattr(self._recording, "place", None) or self.place()
+        if place not in self._products:
+            self._products[place] = Products(self._library(), self.empty((WORKSPACE,), np.uint8))
+        left, right = (self._readable(a) for a in (left, right))
+        self._products[place].multiply(self.place()[1], left, right, out)
+
+    def _readable(self, array: Any) -> Any:
+        """Matrices as they are if cuBLAS can read them, else a copy."""
+        strides = [s // array.dtype.itemsize for s in array.strides[-2:]]
+        if as_columns(array.shape[-2:], strides) is None:
+            return self.xp.ascontiguousarray(array)
+        return array
 
     def copy(self, target: Any, source: Any, nbytes: int) -> None:
         """Memory to memory, both pointers here."""
@@ -67,10 +109,22 @@ class Device:
 
     # ---- programs
     def kernels(self, text: str, index: str) -> Callable[[str], Any]:
-        """The compiled kernels of a text by name; `index` is the type of positions."""
+        """The compiled kernels of a text by name; `index` is the type of positions.
+
+        CuPy's RawModule would set numbers below the smallest normal ones to 0 (-ftz=true).
+        """
+        cuda = self.xp.cuda
         code = f"{prelude()}\n{text}"
         options = (*OPTIONS, f"-DINDEX={index}")
-        function: Callable[[str], Any] = self.xp.RawModule(code=code, options=options).get_function
+        version, device = cuda.nvrtc.getVersion(), cuda.Device().compute_capability
+        name = disk.key("cuda", code, *options, str(version), device)
+        binary = disk.load(name)
+        if binary is None:
+            binary, _ = cuda.compiler.compile_using_nvrtc(code, options)
+            disk.keep(name, binary)
+        module = cuda.function.Module()
+        module.load(binary)
+        function: Callable[[str], Any] = module.get_function
         return function
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -80,12 +134,16 @@ class Device:
         """
         cuda = self.xp.cuda
         stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
-        with cuda.using_allocator(pool.malloc), stream:  # temporaries are the graph's alone
-            stream.begin_capture()
-            try:
-                work()
-            finally:
-                graph = stream.end_capture()
+        self._recording.place = self.place()
+        try:
+            with cuda.using_allocator(pool.malloc), stream:  # temporaries are the graph's alone
+                stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = stream.end_capture()
+        finally:
+            self._recording.place = None
 
         def replay(graph: Any = graph, memory: Any = pool) -> None:
             graph.launch()

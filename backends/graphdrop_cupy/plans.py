@@ -44,9 +44,14 @@ def all_steps(program: Program) -> list[Step]:
 
 
 class Plan:
-    """What the sizes of a call fix: the values of all sizes, and where scratch lies."""
+    """What the sizes of a call fix: the values of all sizes, and where scratch lies.
 
-    def __init__(self, program: CupyProgram, sizes: tuple[int, ...]) -> None:
+    Each stream has plans of its own: memory is free for the next call when the host has asked for
+    all that is to be done, which only the same stream does before the next.
+    """
+
+    def __init__(self, program: CupyProgram, key: tuple[tuple[int, ...], tuple[int, int]]) -> None:
+        sizes, (self.gpu, _) = key
         self.program, self.sizes = program, sizes
         self.env: dict[Atom, int] = dict(zip(program.graph.atoms, sizes, strict=True))
         check_conditions(program.conditions, self.env)
@@ -152,7 +157,8 @@ class Frame:
     def _recorded(self) -> Callable[[], None] | None:
         try:
             return self.device.record(self._steps)
-        except RuntimeError as error:  # the driver's and cuBLAS's; what else is wrong shows again
+        # the driver's, cuBLAS's or for want of memory; what else is wrong shows again
+        except (RuntimeError, MemoryError) as error:
             self.never = f"the driver does not record them: {error}"
             return None
 
@@ -164,7 +170,9 @@ class Frame:
             self.table[first + number] = self.arena.data + (start + offset)
         for b in program.buffers:
             if b.role == "constant":
-                array = self.constants[first + b.number] = self.plan.program.constant(b.node)
+                array = self.constants[first + b.number] = self.plan.program.constant(
+                    b.node, self.plan.gpu
+                )
                 self.table[first + b.number] = array.data
         inner = iter(memory.loops)
         found: list[Act] = []
@@ -207,8 +215,7 @@ class Frame:
     def pointer(self, place: Place, first: int) -> Any:
         """The address of a place's first element."""
         offset = evaluate(place.offset, self.plan.env) * place.buffer.dtype.itemsize
-        pointer = self.table[first + place.buffer.number]
-        return pointer + offset if offset else pointer
+        return self.device.at(self.table[first + place.buffer.number], offset)
 
     def view(self, place: Place, first: int, env: dict[Atom, int] | None = None) -> Any:
         """A place as an array."""
@@ -216,7 +223,7 @@ class Frame:
         shape = [max(evaluate(s, env), 0) for s in place.shape]
         strides = [evaluate(s, env) * dtype.itemsize for s in place.strides]
         offset = evaluate(place.offset, env) * dtype.itemsize
-        pointer = self.table[first + place.buffer.number] + offset
+        pointer = self.device.at(self.table[first + place.buffer.number], offset)
         return self.device.view(pointer, shape, strides, dtype)
 
 

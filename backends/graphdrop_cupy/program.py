@@ -95,8 +95,8 @@ class CupyProgram:
         self.conditions = list(conditions(self.program))
         self.demand = demand(self.program, replaces_before)
         self.looks = any(isinstance(s, Rows) for s in all_steps(self.program))
-        self._modules: dict[str, Callable[[str], Any]] = {}
-        self._constants: dict[Node, Any] = {}
+        self._modules: dict[tuple[str, int], Callable[[str], Any]] = {}
+        self._constants: dict[tuple[Node, int], Any] = {}
         self._plans = Recent(partial(Plan, self), PLANS_KEPT)
 
     def _print(self, program: Program) -> None:
@@ -115,17 +115,17 @@ class CupyProgram:
         name = self.texts.name
         return _Printed(step, [(p, name(p.text), [name(j.text) for j in p.joins]) for p in found])
 
-    def kernel(self, name: str, index: str) -> Any:
+    def kernel(self, name: str, index: str, gpu: int) -> Any:
         """A compiled kernel; all of them are compiled with the first."""
-        if index not in self._modules:
-            self._modules[index] = self.device.kernels(self.text, index)
-        return self._modules[index](name)
+        if (index, gpu) not in self._modules:
+            self._modules[index, gpu] = self.device.kernels(self.text, index)
+        return self._modules[index, gpu](name)
 
-    def constant(self, node: Node) -> Any:
+    def constant(self, node: Node, gpu: int) -> Any:
         """A constant's array on the device."""
-        if node not in self._constants:
-            self._constants[node] = self.device.put(constant_value(node))
-        return self._constants[node]
+        if (node, gpu) not in self._constants:
+            self._constants[node, gpu] = self.device.put(constant_value(node))
+        return self._constants[node, gpu]
 
     # ---- running
     def run(self, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
@@ -140,7 +140,7 @@ class CupyProgram:
     def _run(
         self, arrays: list[Any], sizes: tuple[int, ...], seen: Callable[..., None] | None
     ) -> list[Any]:
-        plan, device = self._plans[sizes], self.device
+        plan, device = self._plans[sizes, self.device.place()], self.device
         frame = plan.frame()
         given = [
             frame.placed(b, a) for b, a in zip(self.program.inputs, arrays, strict=True)

@@ -18,8 +18,8 @@ def register() -> str:
     from graphdrop.backend import available, register
     from graphdrop_cupy import make_backend
 
-    from . import fake_cupy
+    from . import fake_cublas, fake_cupy
 
     if NAME not in available():
-        register(make_backend(fake_cupy, NAME))
+        register(make_backend(fake_cupy, NAME, fake_cublas.library))
     return NAME

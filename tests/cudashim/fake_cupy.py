@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import itertools
 import threading
 import types
 import weakref
@@ -38,7 +39,10 @@ class Memory:
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self.ptr: int = _libc.malloc(max(nbytes, 1))
+        self.ptr: int = 0
+        if not nbytes:
+            return  # as CuPy, which asks the driver for nothing
+        self.ptr = _libc.malloc(nbytes)
         ctypes.memset(self.ptr, POISON, nbytes)
         bisect.insort(self.starts, self.ptr)
         self.alive[self.ptr] = weakref.ref(self)
@@ -71,12 +75,13 @@ class MemoryPointer:
         return self.mem.ptr + self.offset
 
     def __add__(self, nbytes: int) -> MemoryPointer:
+        assert self.ptr or nbytes == 0, "an array of no elements has no address"
         return MemoryPointer(self.mem, self.offset + int(nbytes))
 
     def copy_from_device_async(self, source: MemoryPointer, nbytes: int) -> None:
         for p in (self, source):
             assert p.offset + nbytes <= p.mem.nbytes, "a copy beyond the end"
-        _do(lambda: ctypes.memmove(self.ptr, source.ptr, nbytes))
+        do(lambda: ctypes.memmove(self.ptr, source.ptr, nbytes))
 
 
 class ndarray:
@@ -124,7 +129,7 @@ class ndarray:
         self._host()[...] = array
 
     def fill(self, value: Any) -> None:
-        _do(lambda: self._host().__setitem__(..., value))
+        do(lambda: self._host().__setitem__(..., value))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -157,15 +162,11 @@ def asarray(value: Any, dtype: Any = None, order: str = "K") -> ndarray:
     return found
 
 
-def matmul(left: ndarray, right: ndarray, out: ndarray) -> ndarray:
-    _only_ours(left, right, out)
-
-    def work() -> None:
-        with np.errstate(all="ignore"):
-            out._host()[...] = np.matmul(left._host(), right._host())
-
-    _do(work)
-    return out
+def ascontiguousarray(array: ndarray) -> ndarray:
+    _only_ours(array)
+    found = ndarray(array.shape, array.dtype)
+    do(lambda: found._host().__setitem__(..., array._host()))
+    return found
 
 
 def _only_ours(*arrays: Any) -> None:
@@ -174,12 +175,13 @@ def _only_ours(*arrays: Any) -> None:
             raise TypeError(f"{type(array)} is no array of the device")
 
 
-class RawModule:
+class Module:
     """Kernels; what is compiled is kept in `compiled`, for those who compile it in other ways."""
 
     compiled: list[tuple[str, tuple[str, ...]]] = []  # noqa: RUF012
 
-    def __init__(self, code: str, options: Sequence[str] = ()) -> None:
+    def load(self, binary: bytes) -> None:
+        code, *options = binary.decode().split("\0")
         self.compiled.append((code, tuple(options)))
         defined = [o for o in options if o.startswith("-D")]
         self.library = Library(code, defined)
@@ -187,6 +189,19 @@ class RawModule:
 
     def get_function(self, name: str) -> Kernel:
         return Kernel(self.library, name, self.library.parameters[name], self.index)
+
+
+def compile_using_nvrtc(code: str, options: tuple[str, ...]) -> tuple[bytes, None]:
+    """The text itself: it is compiled when it is loaded."""
+    assert type(options) is tuple
+    return "\0".join([code, *options]).encode(), None
+
+
+def module_of(code: str, options: tuple[str, ...]) -> Module:
+    """Kernels for tests of the shim itself."""
+    found = Module()
+    found.load(compile_using_nvrtc(code, options)[0])
+    return found
 
 
 class Kernel:
@@ -200,15 +215,16 @@ class Kernel:
         for parameter, value in zip(self.parameters, given, strict=True):
             if "*" in parameter:
                 assert type(value) is int, f"{self.name}: {parameter} got {value!r}"
-                memory = Memory.at(value)
-                if not parameter.startswith("const"):
-                    written[memory.ptr] = memory
+                if value:
+                    memory = Memory.at(value)
+                    if not parameter.startswith("const"):
+                        written[memory.ptr] = memory
                 arguments.append(ctypes.c_void_p(value))
             else:
                 kind = np.int32 if self.index == "int" else np.int64
                 assert type(value) is kind, f"{self.name}: {parameter} got {type(value)}"
                 arguments.append((ctypes.c_int if kind is np.int32 else ctypes.c_longlong)(value))
-        _do(lambda: self._run(grid, block, arguments, written))
+        do(lambda: self._run(grid, block, arguments, written))
 
     def _run(
         self, grid: Sequence[int], block: Sequence[int], arguments: list[Any],
@@ -239,13 +255,14 @@ class _Captured(threading.local):
     """What the stream of this thread is to do later."""
 
     work: list[Callable[[], None]] | None = None
+    stream: Stream | None = None
 
 
 _captured = _Captured()
 _one_at_a_time = threading.Lock()  # of kernels, as there is one device
 
 
-def _do(work: Callable[[], None]) -> None:
+def do(work: Callable[[], None]) -> None:
     if _captured.work is None:
         with _one_at_a_time:
             work()
@@ -262,15 +279,25 @@ class CUDARuntimeError(RuntimeError):
     """What CuPy raises when the driver refuses."""
 
 
+class CompileException(Exception):
+    """What CuPy raises when NVRTC refuses."""
+
+
 class Stream:
-    def __init__(self, non_blocking: bool = False) -> None:
+    """The default stream is number 0."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, non_blocking: bool = False, ptr: int | None = None) -> None:
         self.non_blocking = non_blocking
+        self.ptr = next(self.numbers) if ptr is None else ptr
 
     def __enter__(self) -> Stream:
+        self.before, _captured.stream = get_current_stream(), self
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Back to the stream before; there is but one."""
+        _captured.stream = self.before
 
     def synchronize(self) -> None:
         _not_while_capturing("a stream that is captured cannot be waited for")
@@ -284,6 +311,13 @@ class Stream:
         assert _captured.work is not None
         found, _captured.work = Graph(_captured.work), None
         return found
+
+
+def get_current_stream() -> Stream:
+    return _captured.stream or DEFAULT
+
+
+DEFAULT = Stream(ptr=0)
 
 
 class Graph:
@@ -304,8 +338,19 @@ class MemoryPool:
         return MemoryPointer(Memory(nbytes), 0)
 
 
+def _using_allocator(malloc: Any) -> Any:
+    return nullcontext()
+
+
 cuda = types.SimpleNamespace(
-    get_current_stream=Stream, Stream=Stream, MemoryPool=MemoryPool,
-    using_allocator=lambda malloc: nullcontext(),
-    runtime=types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
+    get_current_stream=get_current_stream, Stream=Stream, MemoryPool=MemoryPool,
+    using_allocator=_using_allocator,
+    runtime=types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDevice=lambda: 0),
+    Device=lambda: types.SimpleNamespace(compute_capability="80"),
+    nvrtc=types.SimpleNamespace(getVersion=lambda: (0, 0)),
+    compiler=types.SimpleNamespace(
+        compile_using_nvrtc=compile_using_nvrtc, CompileException=CompileException
+    ),
+    function=types.SimpleNamespace(Module=Module),
+    pinned_memory=types.SimpleNamespace(is_memory_pinned=lambda address: False),
 )  # fmt: skip
