@@ -14,11 +14,17 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 LARGEST = 512 << 20  # bytes of all files; the oldest go first
+PART, ABANDONED = (
+    ".part",
+    3600,
+)  # what is not yet whole, and after how many seconds nobody writes it
 
 
 @cache
@@ -80,18 +86,28 @@ def keep(name: str, data: bytes) -> None:
         return
     try:
         _make_room(place)
-        handle, aside = tempfile.mkstemp(dir=place, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(data).digest() + data)
-        os.replace(aside, place / f"{name}.o")
+        handle, aside = tempfile.mkstemp(dir=place, suffix=PART)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(data).digest() + data)
+            os.replace(aside, place / f"{name}.o")
+        except BaseException:
+            os.unlink(aside)
+            raise
     except OSError as error:  # a full disk is no reason to stop
         warnings.warn(f"compiled code is not kept: {error}", stacklevel=2)
 
 
 @cache
 def _make_room(place: Path) -> None:
-    """Remove the oldest files if all together are too large; once in the life of a process."""
+    """Remove the oldest files if all together are too large, and what writers left that ended half
+    way; once in the life of a process.
+    """
     files = []
+    for path in place.glob(f"*{PART}"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
     for path in place.glob("*.o"):
         try:
             found = path.stat()

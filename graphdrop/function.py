@@ -194,8 +194,9 @@ class Function:
 
     # ---- calling
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._shortcut is not None and not kwargs:
-            results = self._shortcut(*args)
+        shortcut = self._shortcut
+        if shortcut is not None and not kwargs:
+            results = shortcut(*args)
             if results is not None:
                 return self._rebuild(results)
         arrays, sizes = self.binder.bind(args, kwargs, self.name)
@@ -215,8 +216,9 @@ class Function:
                 results = self.executable.observe(arrays, sizes, _raise_on_nan)
             else:
                 results = self.executable.run(arrays, sizes)
-            if self._pure and sizes == self._last_sizes:
-                self._shortcut = self.executable.shortcut(arrays, self.shared, sizes)
+            # the shortcut is for the sizes of the last call, which it does not tell
+            known = self._pure and sizes == self._last_sizes
+            self._shortcut = self.executable.shortcut(arrays, self.shared, sizes) if known else None
             self._last_sizes = sizes
             if self.updated:
                 before = dict(zip(self.shared, old, strict=True)) if self.commit.by_rows else {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -49,6 +49,23 @@ class Recent(Generic[K, V]):
     def latest(self) -> V | None:
         """The value that was made last."""
         return next(reversed(self._values.values()), None)
+
+
+class Once(Generic[K]):
+    """Arrays by key, each given once: who asks again gets a copy.
+
+    arrays  NumPy's or a device's
+    """
+
+    def __init__(self, arrays: Mapping[K, Any]) -> None:
+        self._arrays, self._given = arrays, set[K]()
+
+    def __getitem__(self, key: K) -> Any:
+        array = self._arrays[key]
+        if key in self._given:
+            return array.copy()
+        self._given.add(key)
+        return array
 
 
 class Spares(Generic[V]):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 # guards the moment in which shared values are read or replaced together
 swap = threading.RLock()
@@ -22,7 +24,32 @@ swap = threading.RLock()
 changing = ctypes.c_int64(0)
 
 _numbers = itertools.count()
+_owners: WeakSet[Any] = WeakSet()  # of locks that outlive a call
 _readers: dict[int, Sequence[Any]] = {}  # lease -> the shared variables read under it
+
+
+def lock_of(owner: Any) -> threading.RLock:
+    """A lock for an object to keep as its `lock`; a process that is forked gets a new one."""
+    _owners.add(owner)
+    return threading.RLock()
+
+
+def _forked() -> None:
+    """Only the thread that forks lives on; nobody holds a lock or a lease any more."""
+    global swap
+    swap = threading.RLock()
+    _readers.clear()
+    changing.value = 0
+    for owner in list(_owners):
+        owner.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # with `swap` held nobody is half-way through replacing a value
+    os.register_at_fork(
+        before=lambda: swap.acquire(), after_in_parent=lambda: swap.release(),
+        after_in_child=_forked,
+    )  # fmt: skip
 
 
 def new() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from . import leases
 from .errors import ArgumentError, DTypeError, GraphdropError, RandomError
 from .graph import Node
 from .op import Op, as_node, composed, constant, constant_value
@@ -145,12 +146,12 @@ class RandomStream:
         self._calls = 0
         self._sites: set[int] = set()
         self._next_site = 0
-        self._lock = threading.Lock()
+        self.lock = leases.lock_of(self)
         self.key: Node = draws.random_key.make((), {"stream": self})
 
     def site(self, name: str | None = None) -> int:
         """A site of its own: the next number, or for a name 8 bytes of its sha256."""
-        with self._lock:
+        with self.lock:
             if name is None:
                 while self._next_site in self._sites:
                     self._next_site += 1
@@ -175,7 +176,7 @@ class RandomStream:
         try:
             yield site
         except GraphdropError:
-            with self._lock:
+            with self.lock:
                 self._sites.discard(site)
             raise
 
@@ -189,7 +190,7 @@ class RandomStream:
         replayed = _replayed.get().get(self)
         if replayed is not None:
             return replayed
-        with self._lock:
+        with self.lock:
             number = self._calls
             self._calls += 1
             return number
@@ -231,7 +232,7 @@ class RandomStream:
             )
         if not 0 <= state["seed"] < 2**64 or not 0 <= state["calls"] < 2**63:
             raise RandomError(f"seed or calls out of range in {state!r}")
-        with self._lock:
+        with self.lock:
             self.seed, self._calls = state["seed"], state["calls"]
 
     # ---- draws

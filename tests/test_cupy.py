@@ -315,6 +315,15 @@ class TestEmpty:
             np.testing.assert_array_equal(found, expected)
 
 
+def test_what_has_a_computed_size_is_wanted_twice() -> None:
+    x, k = gd.vector("x"), gd.lscalar("k")
+    f = gd.function([x, k], [x[:k], x[:k]], backend=SHIM, results="device")
+    first, second = f(data(5), 3)
+    np.testing.assert_array_equal(first.get(), data(5)[:3])
+    np.testing.assert_array_equal(second.get(), data(5)[:3])
+    assert first.data.ptr != second.data.ptr
+
+
 class TestReplay:
     def step(self) -> Any:
         x = gd.matrix("x", shape=("n", 6))

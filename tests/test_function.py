@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -345,6 +348,27 @@ class TestThreads:
         for t in threads:
             t.join()
         assert n.get_value() == 1600
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    def test_a_fork_in_the_middle_of_an_update(self) -> None:
+        """In a process of its own: the child's call must not wait for threads that are gone."""
+        script = (
+            "import os, signal, threading, time, numpy as np, graphdrop as gd\n"
+            "w, stream = gd.shared(np.zeros(200_000, 'f')), gd.RandomStream(1)\n"
+            "step = gd.function([], updates={w: gd.dropout(gd.sin(w) + 1, 0.5, stream)})\n"
+            "step(); stop = []\n"
+            "def work():\n"
+            "    while not stop: step()\n"
+            "t = threading.Thread(target=work); t.start()\n"
+            "for _ in range(8):\n"
+            "    time.sleep(0.003); child = os.fork()\n"
+            "    if not child: signal.alarm(20); step(); w.get_value(); os._exit(0)\n"
+            "    print(os.waitpid(child, 0)[1])\n"
+            "stop.append(1); t.join()\n"
+        )
+        command = [sys.executable, "-W", "ignore", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.stdout.split() == ["0"] * 8, done.stderr
 
     def test_readers_see_one_consistent_state(self) -> None:
         a, b = gd.shared(np.int64(0), "a"), gd.shared(np.int64(0), "b")

@@ -53,6 +53,30 @@ def test_positions_where_sizes_are_values(name: str, k: int) -> None:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+def test_what_has_a_computed_size_is_wanted_twice(backend: str) -> None:
+    x, m, k = gd.dvector("x"), gd.vector("m", dtype="bool"), gd.lscalar("k")
+    for made in (x[m], x[:k], gd.arange(k) * 2, gd.sort(x[m])):
+        f = gd.function([x, m, k], [made, made, made], backend=backend, on_unused_input="ignore")
+        first, *others = f(np.arange(4.0), np.array([1, 0, 1, 1], bool), 3)
+        assert first.shape == (3,)
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+            assert not np.shares_memory(other, first)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "llvm"])
+def test_an_array_put_into_itself(backend: str) -> None:
+    x = gd.dmatrix("x")
+    y = x[0].set(0)
+    f = gd.function([x], [y[:].set(y), y[:, :].set(y[:, ::-1]), y[1:].set(y[:-1])], backend=backend)
+    expected = np.arange(6.0).reshape(2, 3)
+    expected[0] = 0
+    found = f(np.arange(6.0).reshape(2, 3))
+    for a, b in zip(found, (expected, expected[:, ::-1], np.zeros((2, 3))), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("size", [0, -1, 4])
 def test_a_reshape_to_a_size_that_is_none(size: int) -> None:
     x, n = gd.dvector("x"), gd.lscalar("n")

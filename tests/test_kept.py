@@ -441,3 +441,24 @@ def test_shared_values_are_read_where_they_are() -> None:
         w.set_value(np.full(4, value + 1, "f"))
         found[-1].append(float(f()[0]))
     assert found == [[2, 2, 2, 4], [14, 14, 14, 16]]
+
+
+def test_what_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """A disk without room: nothing is kept, and nothing is left half-way either."""
+    script = (
+        "import resource, signal, graphdrop as gd\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "x = gd.vector('x')\n"
+        "print(gd.function([x], gd.tanh(x) * 0, backend='llvm')([1.0, 2.0]))\n"
+    )
+    old = tmp_path / f"abandoned{disk.PART}"
+    old.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    env = os.environ | {"GRAPHDROP_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], env=env, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout == "[0. 0.]\n", done.stderr
+    assert not [p for p in tmp_path.iterdir() if p.suffix == disk.PART]

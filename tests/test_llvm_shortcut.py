@@ -182,3 +182,53 @@ def test_functions_with_state_do_not_take_it() -> None:
     a = np.ones(5, np.float32)
     assert [float(f(a)[0]) for _ in range(4)] == [1, 2, 3, 4]
     assert f._shortcut is None
+
+
+def test_the_collector_may_call_the_same_function() -> None:
+    """A new list may start it; whatever finalizers do then comes before the arguments are read."""
+    x = gd.vector("x")
+    f = gd.function([x], [x * 2], backend="llvm")
+    ones, fives = (np.full(4, v, "f4") for v in (1, 5))
+    f(ones), f(ones)
+
+    class Caller:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            f(fives)
+
+    kept: list[Any] = []
+    for i in range(20_000):
+        Caller()
+        (found,) = f(ones)
+        assert found[0] == 2
+        kept.extend([] for _ in range(i % 7 + 1))  # so that no list is at hand
+
+
+def test_the_collector_may_replace_a_shared_value() -> None:
+    w = gd.shared(np.ones(400, "f4"))
+    f = gd.function([], [w * 2], backend="llvm")
+    f(), f()
+    kept: list[Any] = []
+
+    class Replacer:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            w.set_value(np.ones(400, "f4"))
+            kept.append([np.full(400, 1234, "f4") for _ in range(3)])
+
+    for i in range(20_000):
+        Replacer()
+        assert f()[0][0] == 2
+        kept.extend([] for _ in range(i * i % 11))
+
+
+def test_the_sizes_of_the_last_call() -> None:
+    x = gd.vector("x", shape=("n",))
+    f = gd.function([x], x * 2, backend="llvm")
+    for n in (4, 4, 4, 7, 4, 7, 7, 7, 4):
+        f(np.ones(n, "f4"))
+        assert {str(a): size for a, size in f.sizes.items()} == {"n": n}

@@ -11,7 +11,7 @@ from typing import Any
 from graphdrop.backend import Executable, Graph, get_backend
 from graphdrop.errors import BackendError
 from graphdrop.graph import Node
-from graphdrop.kept import Recent
+from graphdrop.kept import Once, Recent
 from graphdrop.op import constant_value
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
@@ -157,7 +157,8 @@ class CupyProgram:
                 device.wait()
                 act.tell(seen, time.perf_counter() - start, plan.env)
         wrong = self.looks and frame.told()
-        found = [frame.array(b.number) for b in self.program.outputs]
+        handed = Once(frame.arrays)
+        found = [handed[b.number] for b in self.program.outputs]
         frame.forget()
         plan.frames.append(frame)
         if wrong:

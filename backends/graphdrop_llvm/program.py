@@ -14,7 +14,7 @@ import numpy as np
 from graphdrop.backend import Executable, Graph, get_backend
 from graphdrop.errors import BackendError, GraphdropError
 from graphdrop.graph import Node, current_origin, origin_scope
-from graphdrop.kept import Recent
+from graphdrop.kept import Once, Recent
 from graphdrop.op import size as size_op
 from graphdrop.ops import create
 from graphdrop.ops.leaf import Shared
@@ -254,8 +254,8 @@ class LlvmProgram:
         plan.frames.append(frame)
         if wrong:
             self._let_the_oracle_say(arrays, sizes)
-        found = iter(outputs)
-        return [made[r.number] if r.shape is None else next(found) for r in self.recipe.outputs]
+        found, handed = iter(outputs), Once(made)
+        return [handed[r.number] if r.shape is None else next(found) for r in self.recipe.outputs]
 
     def _let_the_oracle_say(self, arrays: list[Any], sizes: tuple[int, ...]) -> None:
         """The error of a call in which positions were none."""

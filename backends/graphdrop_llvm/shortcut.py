@@ -1,9 +1,11 @@
 """A way into small programs that is native from the call on.
 
-`gd_shortcut` is what Python calls: it compares the arguments with those of the call before, puts
-their addresses and those of new results into the table, and runs the program, all in a fraction of
-a microsecond.  Whatever is not as the call before it declines by returning None; the way through
-Python then takes over, with its checks and messages.
+`gd_shortcut` is what Python calls: it makes arrays for the results, compares the arguments with
+those of the call before, puts the addresses of all into the table, and runs the program, all in a
+fraction of a microsecond.  To make an array or a list may start the collector, and with it other
+Python code that calls the same function or replaces a shared value; so nothing is looked at before.
+Whatever is not as the call before it declines by returning None; the way through Python then takes
+over, with its checks and messages.
 
 It holds the interpreter's lock throughout, so it is for small programs only; that is also why one
 table of addresses serves all threads.
@@ -47,12 +49,7 @@ entry:
   %record = load ptr, ptr %record.at
   %arguments = load i64, ptr %record
   %enough = icmp eq i64 %count, %arguments
-  %changing.at = getelementptr i64, ptr %record, i64 {CHANGING}
-  %changing.place = load ptr, ptr %changing.at
-  %changing = load i64, ptr %changing.place
-  %still = icmp eq i64 %changing, 0
-  %go = and i1 %enough, %still
-  br i1 %go, label %start, label %decline
+  br i1 %enough, label %start, label %decline
 start:
   %read.at = getelementptr i64, ptr %record, i64 {READ}
   %read = load i64, ptr %read.at
@@ -61,12 +58,52 @@ start:
   %type.at = getelementptr i64, ptr %record, i64 {ARRAY_TYPE}
   %type = load ptr, ptr %type.at
   %rows = getelementptr i64, ptr %record, i64 {FIRST_ROW}
-  br label %arguments.check
+  %read.bytes = mul i64 %read, {ROW}
+  %outs = getelementptr i8, ptr %rows, i64 %read.bytes
+  %results.at = getelementptr i64, ptr %record, i64 {RESULTS}
+  %results = load i64, ptr %results.at
+  %list = call ptr @PyList_New(i64 %results)
+  %no.list = icmp eq ptr %list, null
+  br i1 %no.list, label %fail, label %list.made
+list.made:
+  %items.at = getelementptr i8, ptr %list, i64 {LIST_ITEMS}
+  %items = load ptr, ptr %items.at
+  %new = load ptr, ptr @gd_new_array
+  br label %results.make
+results.make:
+  %k = phi i64 [ 0, %list.made ], [ %k.next, %keep ]
+  %out = phi ptr [ %outs, %list.made ], [ %out.next, %keep ]
+  %wants = icmp ult i64 %k, %results
+  br i1 %wants, label %result, label %ready
+result:
+  %out.descr = load ptr, ptr %out
+  %out.axes.at = getelementptr i64, ptr %out, i64 2
+  %out.axes = load i64, ptr %out.axes.at
+  %out.ndim = trunc i64 %out.axes to i32
+  %out.dims.at = getelementptr i64, ptr %out, i64 3
+  %out.dims = load ptr, ptr %out.dims.at
+  call void @Py_IncRef(ptr %out.descr)
+  %made = call ptr %new(i32 %out.ndim, ptr %out.dims, ptr %out.descr, i32 0)
+  %not.made = icmp eq ptr %made, null
+  br i1 %not.made, label %drop, label %keep
+keep:
+  %place = getelementptr ptr, ptr %items, i64 %k
+  store ptr %made, ptr %place
+  %k.next = add i64 %k, 1
+  %out.next = getelementptr i8, ptr %out, i64 {ROW}
+  br label %results.make
+
+ready:
+  %changing.at = getelementptr i64, ptr %record, i64 {CHANGING}
+  %changing.place = load ptr, ptr %changing.at
+  %changing = load i64, ptr %changing.place
+  %still = icmp eq i64 %changing, 0
+  br i1 %still, label %arguments.check, label %forget
 arguments.check:
-  %i = phi i64 [ 0, %start ], [ %i.next, %fits ]
-  %row = phi ptr [ %rows, %start ], [ %row.next, %fits ]
+  %i = phi i64 [ 0, %ready ], [ %i.next, %fits ]
+  %row = phi ptr [ %rows, %ready ], [ %row.next, %fits ]
   %more = icmp ult i64 %i, %read
-  br i1 %more, label %argument, label %results.start
+  br i1 %more, label %argument, label %results.place
 argument:
   %own = icmp ult i64 %i, %count
   %given.at = getelementptr ptr, ptr %given, i64 %i
@@ -77,7 +114,7 @@ argument:
   %found.at = getelementptr i8, ptr %item, i64 {TYPE}
   %found = load ptr, ptr %found.at
   %array = icmp eq ptr %found, %type
-  br i1 %array, label %dtype, label %decline
+  br i1 %array, label %dtype, label %forget
 dtype:
   %descr.at = getelementptr i8, ptr %item, i64 {DESCR}
   %descr = load ptr, ptr %descr.at
@@ -95,7 +132,7 @@ dtype:
   %as.many = icmp eq i64 %ndim, %axes
   %good.1 = and i1 %same, %plain
   %good = and i1 %good.1, %as.many
-  br i1 %good, label %shape, label %decline
+  br i1 %good, label %shape, label %forget
 shape:
   %dims.at = getelementptr i8, ptr %item, i64 {DIMENSIONS}
   %dims = load ptr, ptr %dims.at
@@ -113,7 +150,7 @@ axis:
   %must = load i64, ptr %must.at
   %a.next = add i64 %a, 1
   %equal = icmp eq i64 %dim, %must
-  br i1 %equal, label %axis.check, label %decline
+  br i1 %equal, label %axis.check, label %forget
 fits:
   %data.at = getelementptr i8, ptr %item, i64 {DATA}
   %data = load ptr, ptr %data.at
@@ -125,45 +162,23 @@ fits:
   %row.next = getelementptr i8, ptr %row, i64 {ROW}
   br label %arguments.check
 
-results.start:
-  %results.at = getelementptr i64, ptr %record, i64 {RESULTS}
-  %results = load i64, ptr %results.at
-  %list = call ptr @PyList_New(i64 %results)
-  %no.list = icmp eq ptr %list, null
-  br i1 %no.list, label %fail, label %list.made
-list.made:
-  %items.at = getelementptr i8, ptr %list, i64 {LIST_ITEMS}
-  %items = load ptr, ptr %items.at
-  %new = load ptr, ptr @gd_new_array
-  br label %results.check
-results.check:
-  %k = phi i64 [ 0, %list.made ], [ %k.next, %keep ]
-  %out = phi ptr [ %row, %list.made ], [ %out.next, %keep ]
-  %wants = icmp ult i64 %k, %results
-  br i1 %wants, label %result, label %run
-result:
-  %out.descr = load ptr, ptr %out
-  %out.axes.at = getelementptr i64, ptr %out, i64 2
-  %out.axes = load i64, ptr %out.axes.at
-  %out.ndim = trunc i64 %out.axes to i32
-  %out.dims.at = getelementptr i64, ptr %out, i64 3
-  %out.dims = load ptr, ptr %out.dims.at
-  call void @Py_IncRef(ptr %out.descr)
-  %made = call ptr %new(i32 %out.ndim, ptr %out.dims, ptr %out.descr, i32 0)
-  %not.made = icmp eq ptr %made, null
-  br i1 %not.made, label %drop, label %keep
-keep:
-  %place = getelementptr ptr, ptr %items, i64 %k
-  store ptr %made, ptr %place
-  %made.data.at = getelementptr i8, ptr %made, i64 {DATA}
-  %made.data = load ptr, ptr %made.data.at
-  %out.slot.at = getelementptr i64, ptr %out, i64 1
-  %out.slot = load i64, ptr %out.slot.at
-  %out.to = getelementptr ptr, ptr %table, i64 %out.slot
-  store ptr %made.data, ptr %out.to
-  %k.next = add i64 %k, 1
-  %out.next = getelementptr i8, ptr %out, i64 {ROW}
-  br label %results.check
+results.place:
+  %p = phi i64 [ 0, %arguments.check ], [ %p.next, %placed ]
+  %to.row = phi ptr [ %outs, %arguments.check ], [ %to.row.next, %placed ]
+  %unplaced = icmp ult i64 %p, %results
+  br i1 %unplaced, label %placed, label %run
+placed:
+  %one.at = getelementptr ptr, ptr %items, i64 %p
+  %one = load ptr, ptr %one.at
+  %one.data.at = getelementptr i8, ptr %one, i64 {DATA}
+  %one.data = load ptr, ptr %one.data.at
+  %to.slot.at = getelementptr i64, ptr %to.row, i64 1
+  %to.slot = load i64, ptr %to.slot.at
+  %to.place = getelementptr ptr, ptr %table, i64 %to.slot
+  store ptr %one.data, ptr %to.place
+  %p.next = add i64 %p, 1
+  %to.row.next = getelementptr i8, ptr %to.row, i64 {ROW}
+  br label %results.place
 run:
   %entry.at = getelementptr i64, ptr %record, i64 {ENTRY}
   %program = load ptr, ptr %entry.at
@@ -176,6 +191,9 @@ drop:
   br label %fail
 fail:
   ret ptr null
+forget:
+  call void @Py_DecRef(ptr %list)
+  br label %decline
 decline:
   call void @Py_IncRef(ptr @_Py_NoneStruct)
   ret ptr @_Py_NoneStruct

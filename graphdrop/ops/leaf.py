@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -131,7 +130,7 @@ class Shared(Node):
         params = MappingProxyType({"name": name, "serial": next(_serials), "type": type})
         super().__init__(_shared, (), params, type)
         self.array = array  # replaced, or written to while nobody has a lease
-        self.lock = threading.RLock()  # held by a call that updates this value
+        self.lock = leases.lock_of(self)  # held by a call that updates this value
 
     def get_value(self) -> np.ndarray[Any, Any]:
         """A copy of the current value."""

@@ -62,7 +62,9 @@ class _Builder:
             self._classify(node)
             self.users.update(set(node.dependencies))
             if node.op is _set_subtensor and not _has_values(node):
-                self.after[node.inputs[0]] = node
+                base, value = node.inputs
+                self.after[base] = node
+                self.users[base] += base is value  # which is read while it would be changed
         self.users.update(self.graph.outputs)
         groups = groups_of(order, self.kinds.__getitem__, self.sources.__getitem__, self._spreads)
         needed = self._needed(groups)
@@ -365,7 +367,9 @@ class _Builder:
         if wanted.get(node) == index:
             return place.buffer
         own = place.buffer.role == "foreign" and place.shape == place.buffer.node.shape
-        if own and place.is_whole and node not in self.graph.outputs[:index]:
+        # a kernel cannot copy what has a size unknown before the call: whoever runs it copies
+        again = node in self.graph.outputs[:index] and not _has_values(node)
+        if own and place.is_whole and not again:
             return place.buffer
         buffer = Buffer(len(self.buffers), "output", node)
         self.buffers.append(buffer)

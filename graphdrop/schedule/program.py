@@ -175,7 +175,8 @@ class Program:
     """Steps in order over buffers.
 
     inputs   buffers of the graph's inputs, in their order
-    outputs  buffers of the graph's outputs, each one's own
+    outputs  buffers of the graph's outputs, each one's own; a foreign one that occurs again stands
+             for a copy, which whoever runs the program makes
     atoms    the sizes that a call fixes
     """
 

@@ -128,6 +128,9 @@ class ndarray:
         assert (array.shape, array.dtype) == (self.shape, self.dtype)
         self._host()[...] = array
 
+    def copy(self) -> ndarray:
+        return ascontiguousarray(self)
+
     def fill(self, value: Any) -> None:
         do(lambda: self._host().__setitem__(..., value))
 
