@@ -21,10 +21,8 @@ from functools import cache
 from pathlib import Path
 
 LARGEST = 512 << 20  # bytes of all files; the oldest go first
-PART, ABANDONED = (
-    ".part",
-    3600,
-)  # what is not yet whole, and after how many seconds nobody writes it
+PART = ".part"  # of a file that is not yet whole
+ABANDONED = 3600  # seconds after which nobody is still writing one
 
 
 @cache

@@ -277,6 +277,7 @@ class TestProducts:
             x.transpose(0, 2, 1, 3) @ x.transpose(0, 2, 3, 1),
             x.transpose(2, 0, 1, 3) @ x.transpose(2, 0, 3, 1),
             x[::-1].transpose(0, 2, 1, 3) @ x.transpose(0, 2, 3, 1),
+            x[::-1, :, 0] @ x[:, 1, :].transpose(0, 2, 1),
         ]
         for expected, found in both(products, data(2, 5, 3, 4)):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

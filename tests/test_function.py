@@ -406,6 +406,18 @@ class TestMistakes:
         with pytest.raises(InputError, match="declare an input whose shape has it"):
             gd.function([], made(gd.vector("z")), on_unused_input="ignore")
 
+    def test_an_array_that_does_not_give_its_memory(self) -> None:
+        class Tensor:  # PyTorch's on a GPU, by which it differentiates
+            @property
+            def __cuda_array_interface__(self) -> Any:
+                raise RuntimeError(
+                    "Can't get __cuda_array_interface__ on Variable that requires grad"
+                )
+
+        x = gd.vector("x")
+        with pytest.raises(InputError, match=r"Tensor does not give its memory.*requires grad"):
+            gd.function([x], x * 2)(Tensor())
+
     def test_an_unused_input_that_is_meant(self) -> None:
         x, y = gd.vector("x"), gd.vector("y")
         with pytest.warns(UserWarning, match="not used") as caught:

@@ -349,3 +349,13 @@ def test_a_loss_and_its_gradient_are_one_walk_whoever_knows_the_size() -> None:
         f = gd.function([x, y], [loss, gd.grad(loss, x)], backend="llvm")
         lines = f.executable.listing("program").splitlines()
         assert sum(f"kernel over [{size}, 100]" in line for line in lines) == 1, lines
+
+
+def test_steps_that_differ_in_where_they_begin_are_one_function() -> None:
+    x = gd.matrix("x", shape=(40, "n"))
+    f = gd.function([x], gd.concatenate([x[i : i + 2] for i in range(30)]), backend="llvm")
+    assert f.source().count("define internal void @step") == 1
+    array = np.arange(160, dtype="f4").reshape(40, 4)
+    expected = np.concatenate([array[i : i + 2] for i in range(30)])
+    np.testing.assert_array_equal(f(array), expected)
+    np.testing.assert_array_equal(f(np.asfortranarray(array)), expected)

@@ -113,7 +113,8 @@ class Products:
             self._ask("cublasSetStream_v2", self.handle, stream)
             # which takes the memory away
             self._ask("cublasSetWorkspace_v2", self.handle, self.memory.data.ptr, WORKSPACE)
-            inner = axes.pop() if axes else _Axis(1, (0, 0, 0))
+            even = bool(axes) and min(axes[-1].strides) >= 0
+            inner = axes.pop() if even else _Axis(1, (0, 0, 0))
             for position in itertools.product(*(range(a.size) for a in axes)):
                 starts = [
                     sum(i * a.strides[k] for i, a in zip(position, axes, strict=True))
@@ -159,7 +160,9 @@ def _batch(array: Any, ndim: int) -> list[int]:
 
 
 def _axes(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> list[_Axis]:
-    """The axes of a batch, those that are evenly spaced together made one; the longest last."""
+    """The axes of a batch, those that are evenly spaced together made one; last the longest that no
+    array walks backwards, if there is one.
+    """
     found: list[_Axis] = []
     for size, *apart in zip(sizes, *strides, strict=True):
         axis = _Axis(size, (apart[0], apart[1], apart[2]))

@@ -158,15 +158,14 @@ class Printer(Walk):
                     address = code.emit(f"getelementptr {kind}, ptr {parts}, i64 %unit")
                     self.bases[role, node] = address
                     continue
-                offset = code.size(place.offset)
+                offset = "0"
                 if node in self.columns:
                     offset = code.mul("%block.number", code.size(place.buffer.elements))
                 elif outer:
                     for i, stride in zip(index, strides[:-1], strict=True):
                         offset = code.add(offset, code.mul(i, code.size(stride)))
                 offset = code.add(offset, code.mul(start, code.size(strides[-1])))
-                base = code.buffer(place.buffer.number)
-                kind = memory_type(place.buffer.dtype)
+                base, kind = code.place(place), memory_type(place.buffer.dtype)
                 self.bases[role, node] = (
                     base
                     if offset == "0"

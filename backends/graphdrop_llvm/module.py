@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphdrop.schedule import Place
 from graphdrop.types import Size
 
 from .flow import Flow
@@ -52,13 +53,13 @@ class Code(Flow):
     own, of the buffers it touches, so that steps on other buffers can share the function.
 
     own     whether it is the function of a step
-    places  the numbers of the buffers in the table of a step
+    places  what is in the table of a step: a buffer's number, and how many bytes from its begin
     """
 
     def __init__(self, module: Module, own: bool = False) -> None:
         super().__init__()
         self.module, self.own = module, own
-        self.places: list[int] = []
+        self.places: list[tuple[int, Size]] = []
         self._sizes: dict[Size, str] = {}
 
     def size(self, size: Size) -> str:
@@ -71,11 +72,17 @@ class Code(Flow):
             self._sizes[size] = self.once(f"load i64, ptr {address}", "size")
         return self._sizes[size]
 
-    def buffer(self, number: int) -> str:
-        """The address of a buffer."""
+    def buffer(self, number: int, offset: Size = 0) -> str:
+        """The address of a buffer; in a step, of a place in it so many bytes from its begin, so
+        that steps which differ in such offsets alone are one function.
+        """
         if self.own:
-            if number not in self.places:
-                self.places.append(number)
-            number = self.places.index(number)
+            if (number, offset) not in self.places:
+                self.places.append((number, offset))
+            number = self.places.index((number, offset))
         address = self.once(f"getelementptr ptr, ptr %t, i64 {number}")
         return self.once(f"load ptr, ptr {address}", "b")
+
+    def place(self, place: Place) -> str:
+        """The address of the first element of a place; of the function of a step."""
+        return self.buffer(place.buffer.number, place.offset * place.buffer.dtype.itemsize)

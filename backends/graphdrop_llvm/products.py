@@ -16,15 +16,15 @@ def supports(node: Node) -> bool:
     return node.dtype.name in ROUTINES
 
 
-def print_product(product: Product, module: Module) -> tuple[str, list[int]]:
-    """The name of the function that computes pieces of the products, and its buffers.
+def print_product(product: Product, module: Module) -> tuple[str, list[tuple[int, Size]]]:
+    """The name of the function that computes pieces of the products, and its places.
 
     Its table has one place more, for how a product is cut; see `gemm`.
     """
     code = Code(module, own=True)
     kind = gemm.KINDS[product.node.dtype.name]
     places = (product.left, product.right, product.out)
-    bases = [code.buffer(p.buffer.number) for p in places]
+    bases = [code.place(p) for p in places]
     cut = code.once(f"getelementptr i64, ptr %t, i64 {len(code.places)}")
     cut = code.once(f"load i64, ptr {cut}")
     down, across = (code.once(f"{how} i64 {cut}, {gemm.DOWN}") for how in ("udiv", "urem"))
@@ -100,7 +100,7 @@ def _matrix(
     code: Code, base: str, place: Place, batch: tuple[Size, ...], number: str, kind: str
 ) -> str:
     """The address of a matrix of the batch."""
-    offset, rest = code.size(place.offset), number
+    offset, rest = "0", number
     lead = len(batch) - (len(place.shape) - 2)
     for axis in reversed(range(len(batch))):
         size = code.size(batch[axis])

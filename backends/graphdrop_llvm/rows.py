@@ -33,7 +33,7 @@ def units(step: Rows) -> Size:
     return num_elements(step.ids.shape)
 
 
-def print_rows(step: Rows, module: Module) -> tuple[str, list[int]]:
+def print_rows(step: Rows, module: Module) -> tuple[str, list[tuple[int, Size]]]:
     """The name of the function and its buffers; one place more has the address of what is told."""
     code = Code(module, own=True)
     ids = _base(code, step.ids)
@@ -109,8 +109,7 @@ def _width(step: Rows) -> Size:
 
 
 def _base(code: Code, place: Place) -> str:
-    base = code.buffer(place.buffer.number)
-    return code.at(memory_type(place.buffer.dtype), base, code.size(place.offset))
+    return code.place(place)
 
 
 def _position(code: Code, step: Rows, ids: str, i: str, wrong: str) -> tuple[str, str]:

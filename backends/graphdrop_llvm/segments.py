@@ -79,7 +79,7 @@ class Segments:
             self._loop(name, step)
         elif isinstance(step, Rows):
             function, places = rows.print_rows(step, self.module)
-            self._own_table(name, [*places, self.wrong])
+            self._own_table(name, [*places, (self.wrong, 0)])
             self._rows(name, function, step)
         elif isinstance(step, Product):
             function, places = products.print_product(step, self.module)
@@ -111,14 +111,16 @@ class Segments:
         ]
         return f"%{tag}"
 
-    def _own_table(self, name: str, places: list[int], more: int = 0) -> None:
-        """The addresses of the buffers of a step side by side, and room for something more."""
+    def _own_table(self, name: str, places: list[tuple[int, Size]], more: int = 0) -> None:
+        """The addresses of the places of a step side by side, and room for something more."""
         self._local = max(self._local, len(places) + more)
-        numbers, count = ", ".join(f"i32 {n}" for n in places), len(places)
-        self.module.needs[f"@{name}.places = private constant [{count} x i32] [{numbers}]"] = None
-        self.module.needs[_own_table()] = None
+        count, module = len(places), self.module
+        numbers = [(number, module.size(offset)) for number, offset in places]
+        text = ", ".join(f"i32 {n}" for pair in numbers for n in pair)
+        module.needs[f"@{name}.places = private constant [{2 * count} x i32] [{text}]"] = None
+        module.needs[_own_table()] = None
         self._calls.append(
-            f"  call void @gd_own(ptr %own, ptr %t, ptr @{name}.places, i64 {count})"
+            f"  call void @gd_own(ptr %own, ptr %t, ptr %s, ptr @{name}.places, i64 {count})"
         )
 
     def _call(self, name: str, function: str, units: Size) -> None:
@@ -216,6 +218,7 @@ class Segments:
         address is returned.
         """
         number = printer.reduced[node][0].buffer.number
+        place = printer.code.places.index((number, 0))
         for known in ("declare ptr @malloc(i64)", "declare void @free(ptr)"):
             self.module.needs[known] = None
         self._calls += [
@@ -223,7 +226,7 @@ class Segments:
             f"  %{tag} = call ptr @malloc(i64 %{tag}.bytes)",
             f"  %{tag}.at = getelementptr ptr, ptr %t, i64 {number}",
             f"  %{tag}.real = load ptr, ptr %{tag}.at",
-            f"  %{tag}.to = getelementptr ptr, ptr %own, i64 {printer.code.places.index(number)}",
+            f"  %{tag}.to = getelementptr ptr, ptr %own, i64 {place}",
             f"  store ptr %{tag}, ptr %{tag}.to",
         ]
         return f"%{tag}.real"
@@ -341,12 +344,16 @@ def _carry_none(code: Code, count: str, loop: Loop, first: list[str], ends: list
 
 
 def _own_table() -> str:
-    """own[i] = t[places[i]]."""
-    f = Function("define internal void @gd_own(ptr %own, ptr %t, ptr %places, i64 %n) noinline")
+    """own[i] = t[places[2 i]] + s[places[2 i + 1]] bytes."""
+    f = Function(
+        "define internal void @gd_own(ptr %own, ptr %t, ptr %s, ptr %places, i64 %n) noinline"
+    )
     with f.loop(0, "%n") as i:
-        place = f.load("i32", f.at("i32", "%places", i))
-        address = f.emit(f"getelementptr ptr, ptr %t, i32 {place}")
-        f.store("ptr", f.load("ptr", address), f.at("ptr", "%own", i))
+        pair = f.at("[2 x i32]", "%places", i)
+        number, size = f.load("i32", pair), f.load("i32", f.at("i32", pair, 1))
+        start = f.load("ptr", f.emit(f"getelementptr ptr, ptr %t, i32 {number}"))
+        offset = f.load("i64", f.emit(f"getelementptr i64, ptr %s, i32 {size}"))
+        f.store("ptr", f.at("i8", start, offset), f.at("ptr", "%own", i))
     return f.text()
 
 
