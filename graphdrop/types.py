@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from .errors import ArgumentError, DTypeError, ShapeError
+from .errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 Size: TypeAlias = "int | Dim"
 Shape: TypeAlias = "tuple[Size, ...]"
@@ -83,6 +83,17 @@ class Dim:
 
     def __bool__(self) -> bool:
         raise ShapeError(f"the size {self} is only known at run time; it has no truth value")
+
+    def _compared(self, other: Any) -> Any:
+        if not _is_size(other):
+            return NotImplemented
+        raise GraphError(
+            f"the size {self} is only known at run time, and cannot be compared with {other} now; "
+            "compare nodes, say gd.as_node(size) > 3 in gd.where or gd.cond, and for the larger of "
+            "two write gd.maximum(gd.as_node(a), b)"
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compared
 
     def __add__(self, other: Size) -> Size:
         if not _is_size(other):

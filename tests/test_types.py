@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphdrop as gd
-from graphdrop.errors import ArgumentError, DTypeError, ShapeError
+from graphdrop.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from graphdrop.op import promoted
 from graphdrop.substitute import substitute
 from graphdrop.types import (
@@ -156,8 +156,12 @@ def test_extremes() -> None:
 def test_sizes_have_no_truth_value_and_no_order() -> None:
     with pytest.raises(ShapeError, match="a is only known at run time"):
         bool(A)
-    with pytest.raises(TypeError):
-        _ = A < 3  # type: ignore[operator]
+    for compare in (lambda: A < 3, lambda: max(A, 3), lambda: A >= A):
+        with pytest.raises(GraphError, match=r"a is only known at run time.*gd\.as_node"):
+            compare()
+    with pytest.raises(TypeError, match="not supported"):
+        _ = A < "a"
+    assert isinstance(A < gd.as_node(A), gd.Node)  # noqa: SIM300
     assert A != 3
     assert A != "a"
     assert isinstance(A + 1.5, gd.Node)  # type: ignore[operator]

@@ -122,7 +122,11 @@ def _(g: Node, y: Node, x: Node, *, dtype: np.dtype[Any]) -> Sequence[Node | Non
 
 
 def cast(x: Any, dtype: Any) -> Node:
-    """`x` as `dtype`; the node itself when it already is."""
+    """`x` as `dtype`; the node itself when it already is.
+
+    Floats become integers without their fraction.  What no integer of the dtype is near (NaN, too
+    large) has no defined result, as in NumPy, and backends differ in it.
+    """
     if isinstance(x, Node) and x.dtype is dtype:
         return x  # what nearly all calls come to
     try:
