@@ -8,27 +8,31 @@ from typing import Any
 from ..backend import Graph
 from ..graph import Node
 from ..op import get
-from ..substitute import map_sizes, slot, substitute
+from ..ops.leaf import tensor
+from ..substitute import map_sizes, substitute
 from ..types import Atom, Size, TupleType, value_dim
 from .program import Outside, Place
 
 
 def closed(step: Outside, atoms: tuple[Atom, ...]) -> Graph:
-    """The graph of the step alone, its operands as inputs, in their order."""
-    slots: dict[Node, Node] = {}
+    """The graph of the step alone, its operands as inputs, in their order.
+
+    An input is called as its operand is, or as what computes that: messages show it.
+    """
+    places: dict[Node, Node] = {}
     sizes: dict[Atom, Size] = {}
-    # sizes that are values of operands are values of their slots: scalars come first
-    for i, (n, _) in sorted(enumerate(step.operands), key=lambda item: item[1][0].ndim):
-        slots[n] = slot(i, n.type.with_shape(map_sizes(n.shape, sizes)))
+    # sizes that are values of operands are values of their inputs: scalars come first
+    for n, _ in sorted(step.operands, key=lambda operand: operand[0].ndim):
+        places[n] = tensor(n.name or n.op.name, n.dtype, map_sizes(n.shape, sizes))
         if n.value_atom is not None:
-            sizes[n.value_atom] = value_dim(slots[n])
-    (node,) = substitute([step.node], slots)
+            sizes[n.value_atom] = value_dim(places[n])
+    (node,) = substitute([step.node], places)
     outputs: tuple[Node, ...] = (node,)
     if isinstance(node.type, TupleType):
         outputs = tuple(
             get.make((node,), {"index": i}) for i, b in enumerate(step.results) if b is not None
         )
-    return Graph(tuple(slots[n] for n, _ in step.operands), outputs, atoms)
+    return Graph(tuple(places[n] for n, _ in step.operands), outputs, atoms)
 
 
 def operands(
