@@ -224,7 +224,7 @@ def _threshold(node: Node) -> Node:
 
 
 def _power(node: Node) -> Node:
-    """A power of integers whose exponents are none of them below 0; see `_known_ids`."""
+    """A power of integers; an exponent below 0 is noticed, and so explained by the oracle."""
     a, b = node.inputs
     if node.dtype.kind != "i" or constant_value(b) is not None:
         return node

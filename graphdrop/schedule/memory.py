@@ -140,9 +140,8 @@ def demand(
 
 def layout(asked: Demand, env: Mapping[Atom, int]) -> Layout:
     """Offsets for the sizes of one call: the largest pieces first, each in the first gap that is
-    free as long as it is in use. So little ones fill what large ones leave, and the arena is
-    rarely more than a hundredth above what is in use at once. (Pisarchyk and Lee, "Efficient
-    memory management for deep neural net inference", 2020, "greedy by size".)
+    free as long as it is in use, so that little ones fill what large ones leave.  (Pisarchyk and
+    Lee, "Efficient memory management for deep neural net inference", 2020, "greedy by size".)
 
     MemoryError for sizes that no machine has.
     """
