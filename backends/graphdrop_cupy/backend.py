@@ -57,7 +57,9 @@ def load() -> Backend:
     device = Device(cupy, products.cublas)
     try:
         device.check()
-    except (ImportError, OSError, RuntimeError, cupy.cuda.compiler.CompileException) as error:
+    except (
+        ImportError, OSError, AttributeError, RuntimeError, cupy.cuda.compiler.CompileException
+    ) as error:  # fmt: skip
         raise BackendError(
             f"CuPy is installed and finds a GPU, but not all that it needs of CUDA ({error}); "
             f"install it with your CuPy, such as pip install 'cupy-cuda13x[ctk]', {INSTEAD}"
