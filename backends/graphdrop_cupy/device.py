@@ -15,7 +15,7 @@ import numpy as np
 
 from graphdrop import disk
 
-from .products import WORKSPACE, Products, as_columns
+from .products import WORKSPACE, Products
 
 # fused multiply-add would round once where every other backend rounds twice
 OPTIONS = ("--std=c++17", "-fmad=false")
@@ -91,16 +91,9 @@ class Device:
             return
         place = getattr(self._recording, "place", None) or self.place()
         if place not in self._products:
-            self._products[place] = Products(self._library(), self.empty((WORKSPACE,), np.uint8))
-        left, right = (self._readable(a) for a in (left, right))
+            memory = self.empty((WORKSPACE,), np.uint8)
+            self._products[place] = Products(self._library(), memory, self.xp.ascontiguousarray)
         self._products[place].multiply(self.place()[1], left, right, out)
-
-    def _readable(self, array: Any) -> Any:
-        """Matrices as they are if cuBLAS can read them, else a copy."""
-        strides = [s // array.dtype.itemsize for s in array.strides[-2:]]
-        if as_columns(array.shape[-2:], strides) is None:
-            return self.xp.ascontiguousarray(array)
-        return array
 
     def copy(self, target: Any, source: Any, nbytes: int) -> None:
         """Memory to memory, both pointers here."""

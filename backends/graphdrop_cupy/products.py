@@ -2,7 +2,7 @@
 
 CuPy has the library, but refuses to call it while a graph is recorded.  So its functions are called
 by ctypes; those for recorded and for other calls are the same, with memory of one size, and so are
-the bits.  (CUDA Toolkit documentation, "cuBLAS", sections 2.1.5 "CUDA Graphs support" and 2.8.)
+the bits.  (CUDA Toolkit documentation, "cuBLAS".)
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphdrop.errors import BackendError
 
-WORKSPACE = 32 << 20  # bytes, as the documentation advises for the newest devices
+WORKSPACE = 32 << 20  # bytes for cuBLAS's own use; no other amount has been tried on a GPU
 NORMAL, TURNED = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
 WHOLE_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION: float16 adds up in float32
 ANY = -1  # CUBLAS_GEMM_DEFAULT
@@ -63,21 +63,14 @@ class Matrix:
     leading: int
 
 
-def as_columns(shape: Sequence[int], strides: Sequence[int]) -> Matrix | None:
-    """A matrix of a shape, with strides in elements; None if cuBLAS cannot read it as it is."""
-    (rows, columns), (down, across) = shape, strides
+def as_columns(array: Any) -> Matrix | None:
+    """How cuBLAS reads the matrices of an array; None if it cannot read them as they are."""
+    (rows, columns), (down, across) = array.shape[-2:], _strides(array)[-2:]
     if (across == 1 or columns == 1) and (down >= columns or rows == 1):
         return Matrix(NORMAL, max(down if rows > 1 else columns, 1))
     if (down == 1 or rows == 1) and (across >= rows or columns == 1):
         return Matrix(TURNED, max(across if columns > 1 else rows, 1))
     return None
-
-
-def _readable(array: Any) -> Matrix:
-    found = as_columns(array.shape[-2:], _strides(array)[-2:])
-    if found is None:
-        raise BackendError(f"cuBLAS cannot read a matrix of strides {array.strides}")
-    return found
 
 
 def _strides(array: Any) -> tuple[int, ...]:
@@ -89,10 +82,11 @@ class Products:
 
     library  cuBLAS's functions
     memory   an array of WORKSPACE bytes, which no other stream uses
+    dense    copies an array whose matrices cuBLAS cannot read: rows backwards, or all the same row
     """
 
-    def __init__(self, library: Any, memory: Any) -> None:
-        self.library, self.memory = library, memory
+    def __init__(self, library: Any, memory: Any, dense: Callable[[Any], Any]) -> None:
+        self.library, self.memory, self.dense = library, memory, dense
         handle = ctypes.c_void_p()
         self._ask("cublasCreate_v2", ctypes.addressof(handle))
         self.handle = handle.value
@@ -105,9 +99,8 @@ class Products:
             raise BackendError(f"cuBLAS: {name} failed with status {status}")
 
     def multiply(self, stream: int, left: Any, right: Any, out: Any) -> None:
-        """out = left @ right on a stream; `out` is in C order, and so are the matrices of the
-        others, or transposed (see `as_columns`).
-        """
+        """out = left @ right on a stream; `out` is in C order."""
+        left, right = (a if as_columns(a) else self.dense(a) for a in (left, right))
         axes = _axes(out.shape[:-2], [_batch(a, out.ndim) for a in (left, right, out)])
         with self._lock:
             self._ask("cublasSetStream_v2", self.handle, stream)
@@ -127,7 +120,9 @@ class Products:
         kind, sums, number = KINDS[out.dtype.name]
         (rows, columns), inner = out.shape[-2:], left.shape[-1]
         one, zero = number(1), number(0)
-        a, b = (_readable(x) for x in (left, right))
+        a, b = as_columns(left), as_columns(right)
+        assert a is not None
+        assert b is not None
         at = [
             x.data.ptr + s * x.dtype.itemsize
             for x, s in zip((left, right, out), starts, strict=True)
