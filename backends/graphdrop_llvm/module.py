@@ -80,6 +80,8 @@ class Code(Flow):
             if (number, offset) not in self.places:
                 self.places.append((number, offset))
             number = self.places.index((number, offset))
+        else:
+            assert offset == 0, "only a step has places of its own"
         address = self.once(f"getelementptr ptr, ptr %t, i64 {number}")
         return self.once(f"load ptr, ptr {address}", "b")
 
