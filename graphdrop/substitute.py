@@ -16,6 +16,7 @@ from .types import (
     Size,
     TensorType,
     atoms_of,
+    has_values,
     plain_atom,
     substitute_size,
     unify,
@@ -48,7 +49,7 @@ class Body:
 
     def _check_sizes(self, known: Mapping[Atom, Size]) -> None:
         """Raise if a size would become the value of a node, which a closed body cannot name."""
-        values = {a for a, s in known.items() if any(v.kind == "value" for v in atoms_of([s]))}
+        values = {a for a, s in known.items() if has_values([s])}
         if not values:
             return
         for node in (*self.inputs, *toposort(self.outputs)):

@@ -276,6 +276,11 @@ def atoms_of(sizes: Iterable[Any]) -> list[Atom]:
     return list(found)
 
 
+def has_values(sizes: Iterable[Any]) -> bool:
+    """Whether some sizes are computed from values of nodes, which no call knows before it runs."""
+    return any(a.kind == "value" for a in atoms_of(sizes))
+
+
 def evaluate(size: Size, env: Mapping[Atom, int]) -> int:
     """The size as a number, given the numbers of its atoms."""
     return substitute_size(size, env.__getitem__)  # type: ignore[return-value]

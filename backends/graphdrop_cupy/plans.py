@@ -26,7 +26,7 @@ from graphdrop.schedule import (
     layout,
 )
 from graphdrop.schedule.memory import ALIGN
-from graphdrop.types import Atom, atoms_of, evaluate, num_elements
+from graphdrop.types import Atom, evaluate, has_values, num_elements
 
 from .acts import Act, KernelsAct, LoopAct, OutsideAct, ProductAct
 
@@ -71,7 +71,7 @@ class Plan:
         domains = [num_elements(s.domain) for s in steps if isinstance(s, Kernel)]
         loops = [loop.body for loop in steps if isinstance(loop, Loop)]
         buffers = [
-            b.elements for p in (program, *loops) for b in p.buffers if not _has_values(b.node)
+            b.elements for p in (program, *loops) for b in p.buffers if not has_values(b.node.shape)
         ]
         most = max((evaluate(n, self.env) for n in (*domains, *buffers)), default=0)
         return "int" if most < SHORT else "long long"
@@ -225,8 +225,3 @@ class Frame:
         offset = evaluate(place.offset, env) * dtype.itemsize
         pointer = self.device.at(self.table[first + place.buffer.number], offset)
         return self.device.view(pointer, shape, strides, dtype)
-
-
-def _has_values(node: Node) -> bool:
-    """Whether a size of the node is a value of the graph, unknown before the call."""
-    return any(a.kind == "value" for a in atoms_of(node.shape))

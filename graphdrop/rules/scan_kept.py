@@ -21,7 +21,7 @@ from ..ops.softmax import log_softmax, softmax
 from ..rewrite import Fired, Trace, rounds
 from ..scan import Step, open_body, run_step, scan_op, varying_in, walk_of
 from ..substitute import substitute
-from ..types import TensorType, atoms_of, num_elements, substitute_size
+from ..types import TensorType, has_values, num_elements, substitute_size
 
 PHASE = "scan"
 COSTLY = frozenset({
@@ -98,7 +98,7 @@ def _costly(step: Step, order: Sequence[Node], same: Collection[Node]) -> list[N
     found, met = [], set(wanted)
     while wanted:
         node = wanted.pop()
-        if node.op in COSTLY and not any(a.kind == "value" for a in atoms_of(node.shape)):
+        if node.op in COSTLY and not has_values(node.shape):
             found.append(node)
             continue
         more = [d for d in node.dependencies if d in same and d not in met]

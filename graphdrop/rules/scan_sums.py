@@ -19,7 +19,7 @@ from ..ops.reduce import sum as sum_of
 from ..ops.shape import reshape, transpose
 from ..rewrite import Fired, Trace, is_number
 from ..scan import Step, open_body, run_step, scan_op, walk_of
-from ..types import atoms_of
+from ..types import has_values
 from .sparse import is_row_scatter
 
 PHASE = "scan"
@@ -99,7 +99,8 @@ def _terms(step: Step, k: int, uses: Counter[Node]) -> list[Term]:
             todo += node.inputs
         else:
             term = _TERMS[node.op](node) if node.op in _TERMS else None
-            if term is None or any(_from_loop(r, oldest) or _has_values(r) for r in term.rows):
+            # sizes that are values may be others in every step
+            if term is None or any(_from_loop(r, oldest) or has_values(r.shape) for r in term.rows):
                 return []
             terms.append(term)
             if node.op is _scatter_add and not is_number(node.inputs[0], 0):
@@ -113,11 +114,6 @@ def _from_loop(row: Node, oldest: int) -> bool:
     """
     inside = toposort([row], stop=lambda n: n.serial <= oldest)
     return any(n.op is scan_op for n in inside)
-
-
-def _has_values(row: Node) -> bool:
-    """Whether sizes of rows are values, which may be others in every step."""
-    return any(a.kind == "value" for a in atoms_of(row.shape))
 
 
 # --------------------------------------------------------------------------------------------

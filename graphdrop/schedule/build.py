@@ -17,7 +17,7 @@ from ..ops.reduce import kept_shape
 from ..ops.sort import last_equal
 from ..replay import operand as operand_of
 from ..scan import scan_op
-from ..types import Shape, Size, TupleType, atoms_of
+from ..types import Shape, Size, TupleType, atoms_of, has_values
 from .check import check
 from .fuse import ALONE, LEAF, LOOP, REDUCE, VIEW, groups_of
 from .kinds import draws_by_row
@@ -399,8 +399,7 @@ def _sizes(*nodes: Node) -> Iterator[Size]:
 
 def _has_values(node: Node) -> bool:
     """Whether sizes of a node, its operands or its params are values of the graph itself."""
-    values = (a for a in atoms_of(_sizes(node, *node.inputs)) if a.kind == "value")
-    return bool(node.size_inputs) or any(values)
+    return bool(node.size_inputs) or has_values(_sizes(node, *node.inputs))
 
 
 def _wanted(node: Node) -> list[Node]:

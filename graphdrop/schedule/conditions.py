@@ -11,7 +11,7 @@ from ..op import explain
 from ..ops import reduce
 from ..ops.brackets import NO_AXIS
 from ..ops.index import _set_subtensor, _subtensor
-from ..types import Atom, Size, atoms_of, evaluate, num_elements
+from ..types import Atom, Size, evaluate, has_values, num_elements
 from .program import Kernel, Loop, Program, touched
 
 
@@ -77,7 +77,7 @@ def _positions(node: Node) -> Iterator[tuple[Size, Size]]:
         size = 1 if entry in NO_AXIS else next(sizes)
         if isinstance(entry, (str, tuple)) or (isinstance(entry, int) and isinstance(size, int)):
             continue
-        if not any(a.kind == "value" for a in atoms_of([entry, size])):
+        if not has_values([entry, size]):
             yield entry, size
 
 

@@ -14,7 +14,7 @@ from ..ops.elementwise import cast, greater_equal, less, where
 from ..ops.gather import row_index
 from ..ops.index import _gather, _scatter_add, _subtensor
 from ..ops.shape import reshape
-from ..types import Size, atoms_of, broadcast_shapes, num_elements
+from ..types import Size, broadcast_shapes, has_values, num_elements
 from .kinds import ADDED, fetches_rows
 from .program import contiguous
 
@@ -84,7 +84,7 @@ def _positions(x: Node, ids: Sequence[Node], index: Index) -> Node:
 def _can_be(node: Node) -> bool:
     """Whether sizes are known before the call, and positions are integers that int64 holds."""
     shapes: list[Size] = [s for n in (node, *node.inputs) for s in n.shape]
-    if any(a.kind == "value" for a in atoms_of(shapes)) or node.size_inputs:
+    if has_values(shapes) or node.size_inputs:
         return False
     wide = any(i.dtype == np.uint64 for i in node.inputs[1:])
     index: Index = node.params["index"]
