@@ -146,12 +146,12 @@ def lstm_var(model: Model, c: Any) -> Callable[[], Any]:
 
 def mc(model: Model, c: Any) -> Callable[[], Any]:
     """Mean and variance of the MLP's classes over fresh masks."""
-    w, shape = model.w, (c.samples, c.batch, c.n_in)
-    h = model.drop(gd.broadcast_to(model.d["x"], shape), c.rate_in)
+    w = model.w
+    h = model.drop(model.d["x"], c.rate_in)
     for i in range(2):
         h = model.drop(gd.relu(h @ w[f"W{i}"] + w[f"b{i}"]), c.rate_hid)
     p = gd.softmax(h @ w["W2"] + w["b2"], axis=-1)
-    return model.values(p.mean(axis=0), p.var(axis=0))
+    return model.values(*nn.mc_dropout(p, c.samples))
 
 
 def drop_bw(model: Model, c: Any) -> Callable[[], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from graphdrop.graph import Node, toposort
 from graphdrop.op import constant_value
 from graphdrop.ops.leaf import Shared
 from graphdrop.testing import runner
-from graphdrop_llvm import keep
+from graphdrop_llvm import engine, keep
 from tests.test_rewrite_random_graphs import (
     EXACTLY,
     ROUGHLY,
@@ -370,6 +371,29 @@ def test_the_source_is_that_of_every_file() -> None:
     said = keep.SOURCE
     for file in ("rules/simplify.py", "graph.py", "kernel.py"):
         assert f"{os.sep}{file}".replace("/", os.sep) in said
+
+
+def test_a_text_of_our_own_is_printed_once(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Its name stands for it, until the source is another or the code is gone."""
+    printed = 0
+
+    def text() -> str:
+        nonlocal printed
+        printed += 1
+        return "define i64 @forty_two() {\n  ret i64 42\n}"
+
+    def answer() -> int:
+        found = engine.own_module("an answer", text, {})
+        address = found.get_function_address("forty_two")
+        return int(ctypes.CFUNCTYPE(ctypes.c_int64)(address)())
+
+    assert [answer(), answer(), printed] == [42, 42, 1]
+    monkeypatch.setattr(engine, "SOURCE", "edited")
+    assert [answer(), answer(), printed] == [42, 42, 2]
+    (folder / f"{engine.code_name(text())}.o").unlink()
+    assert [answer(), answer(), printed] == [42, 42, 4]
+    monkeypatch.setattr(engine, "SOURCE", "")  # it cannot be told
+    assert [answer(), answer(), printed] == [42, 42, 6]
 
 
 def test_many_threads_compile_at_once() -> None:

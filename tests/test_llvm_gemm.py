@@ -16,7 +16,7 @@ from graphdrop.threads import get_num_threads
 from graphdrop_llvm import gemm
 from graphdrop_llvm.engine import compile_module
 from graphdrop_llvm.runtime import runtime
-from graphdrop_llvm.tiles import Registers
+from graphdrop_llvm.tiles import LINE, Registers, Tiles
 
 SHAPES = {
     "64 bytes": Registers(64, 2, (12, 8, 4)), "32 bytes": Registers(32, 3, (4,)),
@@ -26,29 +26,55 @@ SIZES = {"float": np.float32, "double": np.float64}
 
 
 @cache
-def compiled(kind: str, name: str) -> tuple[Any, Callable[..., None]]:
+def compiled(kind: str, name: str) -> tuple[Any, Callable[..., None], Callable[..., None]]:
     text = gemm.text(kind, SHAPES[name])
     engine = compile_module(text, {"gd_allowed": runtime().symbols["gd_allowed"]})
     number, pointer = ctypes.c_int64, ctypes.c_void_p
-    arguments = [pointer, number, number, pointer, number, number, pointer, *[number] * 5]
-    call = ctypes.CFUNCTYPE(None, *arguments)
-    return engine, call(engine.get_function_address(f"gd_product_{kind}"))
+    matrix = [pointer, number, number]
+    call = ctypes.CFUNCTYPE(None, *matrix, *matrix, pointer, *[number] * 5, pointer)
+    pack = ctypes.CFUNCTYPE(None, *matrix, pointer, *[number] * 6)
+    found = engine.get_function_address
+    return engine, call(found(f"gd_product_{kind}")), pack(found(f"gd_pack_{kind}"))
 
 
 def multiply(kind: str, name: str, a: Any, b: Any, down: int = 1, across: int = 1) -> Any:
-    """a b in pieces, in memory whose ends are watched."""
-    _, call = compiled(kind, name)
+    """a b in pieces, in memory whose ends are watched; the same if b is packed before."""
+    _, call, pack = compiled(kind, name)
     (m, k), n = a.shape, b.shape[1]
-    guarded = np.full(m * n + 64, np.nan, a.dtype)
-    out = guarded[32 : 32 + m * n].reshape(m, n)
-    steps = [s // a.itemsize for s in (*a.strides, *b.strides)]
-    for piece in range(down * across):
-        call(
-            a.ctypes.data, *steps[:2], b.ctypes.data, *steps[2:], out.ctypes.data, m, n, k, piece,
-            down * gemm.DOWN + across,
-        )  # fmt: skip
-    assert np.isnan(np.concatenate([guarded[:32], guarded[32 + m * n :]])).all()
+    matrices = [(x.ctypes.data, *(s // x.itemsize for s in x.strides)) for x in (a, b)]
+
+    def once(packed: Any) -> Any:
+        guarded, out = watched(m * n, a.dtype)
+        for piece in range(down * across):
+            cut = down * gemm.DOWN + across
+            call(*matrices[0], *matrices[1], out.ctypes.data, m, n, k, piece, cut, packed)
+        assert untouched(guarded, m * n)
+        return out.reshape(m, n)
+
+    width = Tiles(kind, SHAPES[name]).width
+    panels = -(-n // width)
+    out = once(None)
+    for steps in (1, gemm.OFTEN):
+        guarded, packed = watched(LINE // a.itemsize + panels * width * k, a.dtype)
+        for first in range(0, panels, 3):
+            last = min(first + 3, panels)
+            pack(*matrices[1], packed.ctypes.data, m, n, k, steps, first, last)
+        assert untouched(guarded, packed.size)
+        if panels:
+            told = packed.view(np.uint8)[:8].any()
+            assert told == (steps == gemm.OFTEN and 1 not in (m, n))
+        np.testing.assert_array_equal(once(packed.ctypes.data), out)
     return out
+
+
+def watched(count: int, dtype: Any) -> tuple[Any, Any]:
+    """Memory for some numbers, with more around it."""
+    guarded = np.full(count + 64, np.nan, dtype)
+    return guarded, guarded[32 : 32 + count]
+
+
+def untouched(guarded: Any, count: int) -> bool:
+    return bool(np.isnan(np.concatenate([guarded[:32], guarded[32 + count :]])).all())
 
 
 def operand(rng: np.random.Generator, rows: int, columns: int, turned: bool, dtype: Any) -> Any:
@@ -69,6 +95,13 @@ def test_every_edge(kind: str, name: str) -> None:
             bound = (k + 2) * np.finfo(dtype).eps * (np.abs(a) @ np.abs(b))
             found = multiply(kind, name, a, b)
             assert (np.abs(found - wide) <= bound).all(), (m, n, k, left, right)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_an_operand_of_no_product_is_not_packed(kind: str) -> None:
+    """A loop without steps: there may be nothing at the operand's address."""
+    _, _, pack = compiled(kind, "64 bytes")
+    pack(None, 5, 1, None, 30, 5, 7, 0, 0, 1)
 
 
 @pytest.mark.parametrize("name", SHAPES)

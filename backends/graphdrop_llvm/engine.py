@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,8 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from graphdrop import disk
+
+from .source import SOURCE
 
 VERSION: tuple[int, ...] = llvm.llvm_version_info
 _lock = threading.Lock()
@@ -48,6 +51,24 @@ def compile_module(text: str, symbols: dict[str, int], level: int = 2) -> Any:
         code = object_code(text, level)
         disk.keep(name, code)
     return _engine(code, symbols)
+
+
+def own_module(name: str, text: Callable[[], str], symbols: dict[str, int]) -> Any:
+    """As `compile_module`, of a text that our source and the machine decide: it is printed only if
+    no earlier process has.
+
+    name  says which text it is
+    """
+    if not SOURCE:
+        return compile_module(text(), symbols)
+    pointer = disk.key("module", name, SOURCE, machine())
+    known = disk.load(pointer)
+    engine = None if known is None else kept_module(known.decode(), symbols)
+    if engine is None:
+        printed = text()
+        engine = compile_module(printed, symbols)
+        disk.keep(pointer, code_name(printed).encode())
+    return engine
 
 
 def kept_module(name: str, symbols: dict[str, int]) -> Any | None:

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from .engine import compile_module, features
+from graphdrop.types import Size
+
+from .engine import features, own_module
 from .flow import Flow, Function
 from .runtime import runtime
-from .tiles import LINE, SHORT, Registers, Tiles, splat
+from .tiles import LINE, Registers, Tiles
+from .vectors import dots, sums
 
 DEPTH = 512  # of k that tiles sum at once: a strip of the left operand stays in the first cache
 PACKED = 640 << 10  # bytes of the right operand that stay in the second cache
@@ -24,8 +27,8 @@ PIECE = 1 << 16  # multiplications in a piece at least: about a microsecond of a
 PIECES = 2  # for each thread at most: the last to finish is then not far behind
 LONG = 256  # rows or columns of a piece of several for a thread
 DOWN = 1 << 32  # a cut is a number: rows of pieces times this, and columns of pieces
-ROWS_AT_ONCE = 8  # of a matrix that a row is multiplied with
-CHAINS = 4  # of additions of a sum that one thread has in the air
+ENOUGH = 16  # rows for each thread at least, of a product cut into rows though it has more columns
+OFTEN = 5  # products with one right operand, from which on it is packed for all of them
 KINDS = {"float32": "float", "float64": "double"}
 
 
@@ -40,7 +43,8 @@ def registers() -> Registers:
 
 @cache
 def _engine(kind: str) -> Any:
-    return compile_module(text(kind, registers()), {"gd_allowed": runtime().symbols["gd_allowed"]})
+    allowed = {"gd_allowed": runtime().symbols["gd_allowed"]}
+    return own_module(f"products of {kind}", lambda: text(kind, registers()), allowed)
 
 
 def symbols(text: str) -> dict[str, int]:
@@ -48,7 +52,7 @@ def symbols(text: str) -> dict[str, int]:
     return {
         name: _engine(kind).get_function_address(name)
         for kind in KINDS.values()
-        for name in (f"gd_product_{kind}", f"gd_pieces_{kind}")
+        for name in (f"gd_product_{kind}", f"gd_pieces_{kind}", f"gd_pack_{kind}")
         if f"@{name}(" in text
     }
 
@@ -60,25 +64,32 @@ def text(kind: str, held: Registers) -> str:
         "declare i64 @llvm.smin.i64(i64, i64)", "declare i64 @llvm.smax.i64(i64, i64)",
         "declare ptr @malloc(i64)", "declare void @free(ptr)", "declare i64 @gd_allowed()",
     ]  # fmt: skip
-    parts = (_left, _strips, _region, _dots, _sums, _product, _pieces)
+    parts = (_left, _strips, _region, dots, sums, _product, _pieces, _pack)
     return "\n".join([*known, tiles.text(), *(part(tiles) for part in parts)])
 
 
 def _pieces(tiles: Tiles) -> str:
-    """The cut of each of %batch products that suits their sizes and the threads."""
-    f = Function(f"define i64 @gd_pieces_{tiles.kind}(i64 %m, i64 %n, i64 %k, i64 %batch)")
+    """The cut of each of %batch products that suits their sizes and the threads.
+
+    Every piece packs all of one operand, unless that is the right one and %packed before.
+    """
+    head = f"define i64 @gd_pieces_{tiles.kind}(i64 %m, i64 %n, i64 %k, i64 %batch, i1 %packed)"
+    f = Function(head)
     work = f.mul(f.mul(f.mul("%m", "%n"), "%k"), "%batch")
     threads = f.emit("call i64 @gd_allowed()")
     several = f.holds("sgt", threads, 1)
-    # every piece packs all of one operand, which is little beside a piece that is long enough
-    long = f.number("sdiv", f.larger("%m", "%n"), f.mul(threads, LONG))
+    # then nothing is packed twice; a few rows take less time than all of the right operand to read
+    by_rows = f.both("%packed", f.holds("sge", "%m", f.mul(threads, ENOUGH)))
+    wide = f.both(f.holds("sge", "%n", "%m"), f.emit(f"xor i1 {by_rows}, true"))
+    # what is packed is little beside a piece that is long enough
+    length = f.choose(by_rows, "i64", "%m", f.larger("%m", "%n"))
+    long = f.number("sdiv", length, f.mul(threads, LONG))
     each_thread = f.larger(f.smaller(long, PIECES), 1)
     wish = f.smaller(f.number("sdiv", work, PIECE), f.mul(threads, each_thread))
     wish = f.choose(several, "i64", f.larger(wish, 1), 1)
     each = f.parts(wish, f.larger("%batch", 1))
     strips = f.larger(f.parts("%m", tiles.height), 1)
     panels = f.larger(f.parts("%n", tiles.width), 1)
-    wide = f.holds("sge", "%n", "%m")
     longer = f.choose(wide, "i64", panels, strips)
     shorter = f.choose(wide, "i64", strips, panels)
     most = f.smaller(each, longer)
@@ -90,16 +101,19 @@ def _pieces(tiles: Tiles) -> str:
 
 
 def _product(tiles: Tiles) -> str:
-    """Piece number %piece of c = a b, row by row; strides in numbers, c is dense."""
+    """Piece number %piece of c = a b, row by row; strides in numbers, c is dense.
+
+    %packed is where `gd_pack` was to lay out b for these sizes, or null.
+    """
     kind = tiles.kind
     f = Function(
         f"define void @gd_product_{kind}(ptr %a, i64 %ra, i64 %ca, ptr %b, i64 %rb, i64 %cb, "
-        "ptr %c, i64 %m, i64 %n, i64 %k, i64 %piece, i64 %cut)"
+        "ptr %c, i64 %m, i64 %n, i64 %k, i64 %piece, i64 %cut, ptr %packed)"
     )
-    across = f.number("urem", "%cut", DOWN)
+    down, across = f.number("udiv", "%cut", DOWN), f.number("urem", "%cut", DOWN)
     spans = []
     for size, unit, count, number in (
-        ("%m", tiles.height, f.number("udiv", "%cut", DOWN), f.number("udiv", "%piece", across)),
+        ("%m", tiles.registers.heights[-1], down, f.number("udiv", "%piece", across)),
         ("%n", tiles.width, across, f.number("urem", "%piece", across)),
     ):
         step = f.mul(f.parts(f.parts(size, count), unit), unit)
@@ -120,124 +134,95 @@ def _product(tiles: Tiles) -> str:
         f.do(f"call void @sums(ptr {b}, i64 %rb, ptr {a}, i64 %ca, ptr {c}, i64 {m}, i64 %k)")
     with f.only(f.both(row, f.holds("eq", "%cb", 1))):
         f.do(f"call void @sums(ptr {a}, i64 %ca, ptr {b}, i64 %rb, ptr {c}, i64 {n}, i64 %k)")
+    slot = f.slot("ptr")
+    f.store("ptr", "null", slot)
+    with f.when(f.emit("icmp ne ptr %packed, null")):
+        told = f.holds("ne", f.load("i64", "%packed"), 0)
+        f.store("ptr", f.choose(told, "ptr", f.at("i8", "%packed", LINE), "null"), slot)
+    ready, columns = f.load("ptr", slot), _up(f, "%n", tiles.width)
     f.do(
         f"call void @region(ptr {a}, i64 %ra, i64 %ca, ptr {b}, i64 %rb, i64 %cb, ptr {c}, i64 %n, "
-        f"i64 {m}, i64 {n}, i64 %k)"
+        f"i64 {m}, i64 {n}, i64 %k, ptr {ready}, i64 {j}, i64 {columns})"
     )
     return f.text()
 
 
-def _dots(tiles: Tiles) -> str:
-    """c[i] = the sum of a[i, p] b[p]: rows of a are %ra apart, all else lies side by side."""
-    kind, lanes, size = tiles.kind, tiles.lanes, tiles.size
-    vector, short = f"<{lanes} x {kind}>", SHORT[kind]
-    f = Function(
-        "define internal void @dots(ptr %a, i64 %ra, ptr %b, ptr %c, i64 %m, i64 %k) noinline"
-    )
-    sums = [f.slot(vector) for _ in range(CHAINS)]
-    rest = f.slot(kind)
-
-    def multiply(several: str, suffix: str, slot: str, x: str, y: str) -> None:
-        given = [f.load(several, at, size) for at in (x, y)] + [f.load(several, slot)]
-        operands = ", ".join(f"{several} {g}" for g in given)
-        f.store(several, f.emit(f"call {several} @llvm.fmuladd.{suffix}({operands})"), slot)
-
-    with f.loop(0, "%m") as i:
-        row = f.at(kind, "%a", f.mul(i, "%ra"))
-        for slot in sums:
-            f.store(vector, "zeroinitializer", slot)
-        f.store(kind, "0.0", rest)
-        start = "0"
-        for slots in (sums, sums[:1]):
-            step = lanes * len(slots)
-            left = f.number("sub", "%k", start)
-            end = f.add(start, f.mul(f.number("sdiv", left, step), step))
-            with f.loop(start, end, step) as p:
-                for q, slot in enumerate(slots):
-                    at = f.add(p, q * lanes)
-                    multiply(
-                        vector, f"v{lanes}{short}", slot, f.at(kind, row, at), f.at(kind, "%b", at)
-                    )
-            start = end
-        with f.loop(start, "%k") as p:
-            multiply(kind, short, rest, f.at(kind, row, p), f.at(kind, "%b", p))
-        total = f.load(vector, sums[0])
-        for slot in sums[1:]:
-            total = f.emit(f"fadd {vector} {total}, {f.load(vector, slot)}")
-        total = f.emit(
-            f"call reassoc {kind} @llvm.vector.reduce.fadd.v{lanes}{short}({kind} "
-            f"{f.load(kind, rest)}, {vector} {total})"
-        )
-        f.store(kind, total, f.at(kind, "%c", i))
-    return f.text()
+def _up(f: Flow, number: str, unit: int) -> str:
+    """The next multiple of a unit."""
+    return f.mul(f.parts(number, unit), unit)
 
 
-def _sums(tiles: Tiles) -> str:
-    """c[j] = the sum of x[p] b[p, j]: numbers of x are %sx apart, rows of b %rb; c is dense.
+def _depth(f: Flow) -> str:
+    """How much of %k tiles sum at once."""
+    return f.parts("%k", f.larger(f.parts("%k", DEPTH), 1))
 
-    A few rows of b are read side by side, and what they add is held in c, which the caches hold.
+
+def panels(columns: Size, kind: str) -> tuple[Size, int]:
+    """How many panels a right operand of so many columns has, and the columns of one."""
+    width = Tiles(kind, registers()).width
+    return (columns + (width - 1)) // width, width
+
+
+def _pack(tiles: Tiles) -> str:
+    """Panels of b from %first to %last where `region` expects them, for products that are computed
+    %steps times: for each part of k that is summed at once, all panels one behind the other.
+
+    The first number of %to tells whether that was done; what else is there begins a line later.
     """
-    kind, size = tiles.kind, tiles.size
+    kind, width = tiles.kind, tiles.width
     f = Function(
-        "define internal void @sums(ptr %x, i64 %sx, ptr %b, i64 %rb, ptr %c, i64 %n, i64 %k) "
-        "noinline"
+        f"define void @gd_pack_{kind}(ptr %b, i64 %rb, i64 %cb, ptr %to, i64 %m, i64 %n, i64 %k, "
+        "i64 %steps, i64 %first, i64 %last)"
     )
-    with f.loop(0, "%n") as j:
-        f.store(kind, "0.0", f.at(kind, "%c", j))
-    whole = f.mul(f.number("sdiv", "%k", ROWS_AT_ONCE), ROWS_AT_ONCE)
-    for first, end, count in (("0", whole, ROWS_AT_ONCE), (whole, "%k", 1)):
-        with f.loop(first, end, count) as p:
-            factors, rows = [], []
-            for r in range(count):
-                at = f.add(p, r)
-                factors.append(f.load(kind, f.at(kind, "%x", f.mul(at, "%sx"))))
-                rows.append(f.at(kind, "%b", f.mul(at, "%rb")))
-            start = "0"
-            for lanes in (tiles.lanes, 1):
-                several = kind if lanes == 1 else f"<{lanes} x {kind}>"
-                suffix = SHORT[kind] if lanes == 1 else f"v{lanes}{SHORT[kind]}"
-                stop = f.mul(f.number("sdiv", "%n", lanes), lanes)
-                spread = [x if lanes == 1 else splat(f, kind, lanes, x) for x in factors]
-                with f.loop(start, stop, lanes) as j:
-                    to = f.at(kind, "%c", j)
-                    total = f.load(several, to, size)
-                    for x, row in zip(spread, rows, strict=True):
-                        y = f.load(several, f.at(kind, row, j), size)
-                        total = f.emit(
-                            f"call {several} @llvm.fmuladd.{suffix}({several} {x}, {several} {y}, "
-                            f"{several} {total})"
-                        )
-                    f.store(several, total, to, size)
-                start = stop
+    with f.only(f.holds("sle", "%steps", 0)):
+        pass  # there may be no such operand
+    several = f.both(f.holds("ne", "%m", 1), f.holds("ne", "%n", 1))  # no tiles for vectors
+    worth = f.both(several, f.holds("sge", "%steps", OFTEN))
+    with f.when(f.holds("eq", "%first", 0)):
+        f.store("i64", f.emit(f"zext i1 {worth} to i64"), "%to")
+    with f.when(worth):
+        depth, columns = _depth(f), _up(f, "%n", width)
+        begin, j = f.at("i8", "%to", LINE), f.mul("%first", width)
+        n = f.number("sub", f.smaller(f.mul("%last", width), "%n"), j)
+        with f.loop(0, "%k", depth) as p:
+            k = f.smaller(depth, f.number("sub", "%k", p))
+            to = f.at(kind, begin, f.add(f.mul(p, columns), f.mul(j, k)))
+            b = f.at(kind, "%b", f.add(f.mul(p, "%rb"), f.mul(j, "%cb")))
+            f.do(f"call void @pack{width}(ptr {to}, ptr {b}, i64 %rb, i64 %cb, i64 {k}, i64 {n})")
     return f.text()
 
 
 def _region(tiles: Tiles) -> str:
-    """c = a b: strides in numbers, c's columns dense and its rows %rc apart."""
+    """c = a b: strides in numbers, c's columns dense and its rows %rc apart.
+
+    %ready is null, or where a matrix of %all columns is packed, of which b begins at column %j.
+    """
     kind, width = tiles.kind, tiles.width
     f = Function(
         "define internal void @region(ptr %a, i64 %ra, i64 %ca, ptr %b, i64 %rb, i64 %cb, ptr %c, "
-        "i64 %rc, i64 %m, i64 %n, i64 %k) noinline"
+        "i64 %rc, i64 %m, i64 %n, i64 %k, ptr %ready, i64 %j, i64 %all) noinline"
     )
     with f.only(f.holds("sle", "%k", 0)), f.loop(0, "%m") as i:
         row = f.at(kind, "%c", f.mul(i, "%rc"))
         with f.loop(0, "%n") as j:
             f.store(kind, "0.0", f.at(kind, row, j))
-    depth = f.parts("%k", f.parts("%k", DEPTH))
+    depth = _depth(f)
     rows = f.parts("%m", f.larger(f.parts("%m", ROWS), 1))
-    rows = f.larger(f.mul(f.parts(rows, tiles.height), tiles.height), tiles.height)
-    all_columns = f.mul(f.parts("%n", width), width)
+    rows = f.larger(_up(f, rows, tiles.height), tiles.height)
+    all_columns = _up(f, "%n", width)
     fit = f.mul(f.number("sdiv", f.number("sdiv", PACKED // tiles.size, depth), width), width)
+    packs = f.emit("icmp eq ptr %ready, null")
     # few rows read the right operand about once: packing it would take as long
-    direct = f.both(f.holds("sle", "%m", 2 * tiles.height), f.holds("eq", "%cb", 1))
+    few = f.both(f.holds("sle", "%m", 2 * tiles.height), f.holds("eq", "%cb", 1))
+    direct = f.both(few, packs)
     columns = f.choose(direct, "i64", all_columns, f.smaller(fit, all_columns))
-    room = f.choose(direct, "i64", width, columns)
-    numbers = f.mul(f.add(room, rows), depth)
+    space = f.choose(packs, "i64", f.choose(direct, "i64", width, columns), 0)
+    numbers = f.mul(f.add(space, rows), depth)
     memory = f.emit(f"call ptr @malloc(i64 {f.add(f.mul(numbers, tiles.size), LINE)})")
     address = f.emit(f"ptrtoint ptr {memory} to i64")
     aligned = f.number("and", f.add(address, LINE - 1), -LINE)
     right = f.emit(f"inttoptr i64 {aligned} to ptr")
-    left = f.at(kind, right, f.mul(room, depth))
+    left = f.at(kind, right, f.mul(space, depth))
     with f.loop(0, "%m", rows) as i, f.loop(0, "%k", depth) as p:
         m = f.smaller(rows, f.number("sub", "%m", i))
         k = f.smaller(depth, f.number("sub", "%k", p))
@@ -249,13 +234,17 @@ def _region(tiles: Tiles) -> str:
             b = f.at(kind, "%b", f.add(f.mul(p, "%rb"), f.mul(j, "%cb")))
             first = f.mul(f.number("sdiv", n, width), width)
             first = f.choose(direct, "i64", first, 0)
-            f.do(
-                f"call void @pack{width}(ptr {right}, ptr {f.at(kind, b, f.mul(first, '%cb'))}, "
-                f"i64 %rb, i64 %cb, i64 {k}, i64 {f.number('sub', n, first)})"
-            )
+            with f.when(packs):
+                rest, source = f.number("sub", n, first), f.at(kind, b, f.mul(first, "%cb"))
+                f.do(
+                    f"call void @pack{width}(ptr {right}, ptr {source}, i64 %rb, i64 %cb, i64 {k}, "
+                    f"i64 {rest})"
+                )
+            begin = f.add(f.mul(p, "%all"), f.mul(f.add("%j", j), k))
+            found = f.choose(packs, "ptr", right, f.at(kind, "%ready", begin))
             c = f.at(kind, "%c", f.add(f.mul(i, "%rc"), j))
             f.do(
-                f"call void @strips(ptr {left}, ptr {b}, i64 {first}, i64 %rb, ptr {right}, "
+                f"call void @strips(ptr {left}, ptr {b}, i64 {first}, i64 %rb, ptr {found}, "
                 f"ptr {c}, i64 %rc, i64 {m}, i64 {n}, i64 {k}, i1 {more})"
             )
     f.do(f"call void @free(ptr {memory})")

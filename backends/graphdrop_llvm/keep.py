@@ -8,9 +8,8 @@ library for products, and what machine code depends on.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import graphdrop
 from graphdrop import disk
 from graphdrop.backend import Executable, Graph
 from graphdrop.types import Atom
@@ -19,6 +18,7 @@ from . import blas
 from .engine import code_name, kept_module, machine
 from .program import LlvmProgram, addresses
 from .recipe import from_bytes, to_bytes
+from .source import SOURCE
 
 
 def keep(name: str, executable: Executable, note: str) -> None:
@@ -59,25 +59,3 @@ def _file(graph: str) -> str | None:
     if not SOURCE:
         return None
     return disk.key("program", graph, SOURCE, machine(), os.environ.get(blas.ENVIRONMENT, ""))
-
-
-def _files(folder: str) -> Iterator[str]:
-    for entry in os.scandir(folder):
-        if entry.name.endswith(".py"):
-            s = entry.stat()
-            yield f"{entry.path} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
-        elif entry.is_dir() and entry.name != "__pycache__":
-            yield from _files(entry.path)
-
-
-def _source() -> str:
-    folders = [*graphdrop.__path__, os.path.dirname(__file__)]
-    if not all(map(os.path.isdir, folders)):
-        return ""  # in an archive, say
-    return "\n".join(sorted(line for folder in folders for line in _files(folder)))
-
-
-# Which source this process runs: the size of every file, and when it came here, as this module is
-# read.  What is installed or edited has a new time of its last change, whatever else it says of
-# itself.  Empty if that cannot be told, and then nothing is kept.
-SOURCE = _source()

@@ -10,7 +10,7 @@ import itertools
 from functools import cache
 from typing import Any
 
-from .engine import compile_module
+from .engine import own_module
 from .lanes import Lanes
 
 GROUP = 2048  # bits of the 8 blocks that are drawn at once
@@ -27,7 +27,7 @@ def declaration(name: str) -> str:
 
 @cache
 def _engine(name: str) -> Any:
-    return compile_module(FUNCTIONS[name](), {})
+    return own_module(name, FUNCTIONS[name], {})
 
 
 def symbols(text: str) -> dict[str, int]:

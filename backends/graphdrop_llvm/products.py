@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from graphdrop.graph import Node
-from graphdrop.schedule import Place, Product
+from graphdrop.schedule import Pack, Place, Product
 from graphdrop.types import Size, num_elements
 
 from . import blas, gemm
 from .module import Code, Module
+from .tiles import LINE
 
 ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
 
@@ -25,6 +26,7 @@ def print_product(product: Product, module: Module) -> tuple[str, list[tuple[int
     kind = gemm.KINDS[product.node.dtype.name]
     places = (product.left, product.right, product.out)
     bases = [code.place(p) for p in places]
+    packed = "null" if product.packed is None else code.buffer(product.packed.number)
     cut = code.once(f"getelementptr i64, ptr %t, i64 {len(code.places)}")
     cut = code.once(f"load i64, ptr {cut}")
     down, across = (code.once(f"{how} i64 {cut}, {gemm.DOWN}") for how in ("udiv", "urem"))
@@ -39,7 +41,41 @@ def print_product(product: Product, module: Module) -> tuple[str, list[tuple[int
         if blas.chosen():
             _library_call(code, product, matrices, kind)
         else:
-            _own_call(code, product, matrices, kind, piece, cut)
+            _own_call(code, product, matrices, kind, f"i64 {piece}, i64 {cut}, ptr {packed}")
+    code.do("ret void")
+    return module.step([*code.entry(), *code.lines]), code.places
+
+
+def room(product: Product) -> Size | None:
+    """See `graphdrop.schedule.packed`."""
+    rows, columns, inner, _ = sizes(product)
+    if blas.chosen() or len(product.right.shape) != 2 or 1 in (rows, columns):
+        return None
+    count, width = gemm.panels(columns, gemm.KINDS[product.node.dtype.name])
+    return LINE // product.node.dtype.itemsize + count * width * inner
+
+
+def units(pack: Pack) -> Size:
+    """What threads share."""
+    return gemm.panels(pack.source.shape[-1], gemm.KINDS[pack.node.dtype.name])[0]
+
+
+def print_pack(pack: Pack, module: Module) -> tuple[str, list[tuple[int, Size]]]:
+    """The name of the function that lays out some panels of a right operand, and its places."""
+    code, kind = Code(module, own=True), gemm.KINDS[pack.node.dtype.name]
+    name, six = f"gd_pack_{kind}", ", ".join(["i64"] * 6)
+    module.needs[f"declare void @{name}(ptr, i64, i64, ptr, {six})"] = None
+    b, to = code.place(pack.source), code.buffer(pack.result.number)
+    apart = ", ".join(f"i64 {code.size(s)}" for s in pack.source.strides)
+    k, n = pack.source.shape
+    sizes = ", ".join(f"i64 {code.size(s)}" for s in (pack.rows, n, k))
+    steps = "1"
+    for size in pack.loops:
+        steps = code.mul(steps, code.larger(code.size(size), 0))
+    code.do(
+        f"call void @{name}(ptr {b}, {apart}, ptr {to}, {sizes}, i64 {steps}, i64 %first, "
+        "i64 %last)"
+    )
     code.do("ret void")
     return module.step([*code.entry(), *code.lines]), code.places
 
@@ -50,9 +86,7 @@ def sizes(product: Product) -> tuple[Size, Size, Size, Size]:
     return n, m, product.left.shape[-1], num_elements(product.node.shape[:-2])
 
 
-def _own_call(
-    code: Code, product: Product, matrices: list[str], kind: str, piece: str, cut: str
-) -> None:
+def _own_call(code: Code, product: Product, matrices: list[str], kind: str, piece: str) -> None:
     m, n, k, _ = (f"i64 {code.size(s)}" for s in sizes(product))
     left, right = (
         ", ".join(f"i64 {code.size(s)}" for s in p.strides[-2:])
@@ -60,12 +94,11 @@ def _own_call(
     )
     name, sixty_four = f"gd_product_{kind}", ", ".join(["i64"] * 5)
     code.module.needs[
-        f"declare void @{name}(ptr, i64, i64, ptr, i64, i64, ptr, {sixty_four})"
+        f"declare void @{name}(ptr, i64, i64, ptr, i64, i64, ptr, {sixty_four}, ptr)"
     ] = None  # fmt: skip
     a, b, c = matrices
     code.do(
-        f"call void @{name}(ptr {a}, {left}, ptr {b}, {right}, ptr {c}, {m}, {n}, {k}, "
-        f"i64 {piece}, i64 {cut})"
+        f"call void @{name}(ptr {a}, {left}, ptr {b}, {right}, ptr {c}, {m}, {n}, {k}, {piece})"
     )
 
 

@@ -33,6 +33,7 @@ from graphdrop.schedule import (
     draws_numbers,
     fetches_rows,
     operands,
+    packed,
     schedule,
     title,
 )
@@ -103,7 +104,7 @@ class _Printed:
 
     @classmethod
     def of(cls, graph: Graph, split: bool) -> _Printed:
-        program, module = schedule(graph, prints, lower), Module()
+        program, module = packed(schedule(graph, prints, lower), products.room), Module()
         printed = Segments(program, module, demand(program), split=split)
         text = module.text()
         recipe = recipe_of(program, module, printed, list(addresses(text)))

@@ -13,6 +13,7 @@ from graphdrop.schedule import (
     Kernel,
     Loop,
     Outside,
+    Pack,
     Place,
     Product,
     Program,
@@ -80,11 +81,15 @@ class Segments:
         elif isinstance(step, Rows):
             function, places = rows.print_rows(step, self.module)
             self._own_table(name, [*places, (self.wrong, 0)])
-            self._rows(name, function, step)
+            self._by_bytes(name, function, rows.units(step), step)
         elif isinstance(step, Product):
             function, places = products.print_product(step, self.module)
             self._own_table(name, places, more=1)
             self._product(name, function, step, len(places))
+        elif isinstance(step, Pack):
+            function, places = products.print_pack(step, self.module)
+            self._own_table(name, places)
+            self._by_bytes(name, function, products.units(step), step)
         else:
             printer = Printer(step, self.module)
             function = printer.print()
@@ -150,12 +155,12 @@ class Segments:
             f"{name}.after:",
         ]
 
-    def _rows(self, name: str, function: str, step: Rows) -> None:
-        units, bytes_ = (
-            self._size(f"{name}.{tag}", size)
-            for tag, size in (("u", rows.units(step)), ("n", moved(step)))
+    def _by_bytes(self, name: str, function: str, units: Size, step: Rows | Pack) -> None:
+        """A call that workers share if the step moves enough."""
+        last, bytes_ = (
+            self._size(f"{name}.{tag}", size) for tag, size in (("u", units), ("n", moved(step)))
         )
-        self._either(name, function, units, f"icmp sge i64 {bytes_}, {SHARED_WORK}")
+        self._either(name, function, last, f"icmp sge i64 {bytes_}, {SHARED_WORK}")
 
     def _product(self, name: str, function: str, product: Product, place: int) -> None:
         """A product, cut into pieces as many as are worth sharing."""
@@ -164,11 +169,12 @@ class Segments:
             self._size(f"{name}.d{i}", size) for i, size in enumerate(products.sizes(product))
         )
         numbers = ", ".join(f"i64 {s}" for s in (*sizes, batch))
-        call = f"call i64 @gd_pieces_{kind}({numbers})"
+        packed = "false" if product.packed is None else "true"
+        call = f"call i64 @gd_pieces_{kind}({numbers}, i1 {packed})"
         if blas.chosen():
             call = f"or i64 {gemm.DOWN}, 1"  # its threads are its own
         else:
-            self.module.needs[f"declare i64 @gd_pieces_{kind}(i64, i64, i64, i64)"] = None
+            self.module.needs[f"declare i64 @gd_pieces_{kind}(i64, i64, i64, i64, i1)"] = None
         self._calls += [
             f"  %{name}.cut = {call}",
             f"  %{name}.at = getelementptr i64, ptr %own, i64 {place}",

@@ -7,11 +7,13 @@ from .kinds import draws_bits, draws_by_row, draws_numbers, fetches_rows
 from .lower import lower
 from .memory import Demand, Layout, Piece, demand, in_place, layout, replaces
 from .outside import closed, operands
+from .packs import packed
 from .program import (
     Buffer,
     Kernel,
     Loop,
     Outside,
+    Pack,
     Place,
     Product,
     Program,
@@ -26,9 +28,9 @@ from .program import (
 )
 
 __all__ = [
-    "Buffer", "Demand", "Kernel", "Layout", "Loop", "Need", "Outside", "Piece", "Place", "Product",
-    "Program", "Rows", "Step", "check", "check_conditions", "check_layout", "closed", "conditions",
-    "contiguous", "cost", "demand", "draws_bits", "draws_by_row", "draws_numbers", "fetches_rows",
-    "in_place", "layout", "lower", "moved", "operands", "operations", "replaces", "schedule",
-    "title", "touched",
+    "Buffer", "Demand", "Kernel", "Layout", "Loop", "Need", "Outside", "Pack", "Piece", "Place",
+    "Product", "Program", "Rows", "Step", "check", "check_conditions", "check_layout", "closed",
+    "conditions", "contiguous", "cost", "demand", "draws_bits", "draws_by_row", "draws_numbers",
+    "fetches_rows", "in_place", "layout", "lower", "moved", "operands", "operations", "packed",
+    "replaces", "schedule", "title", "touched",
 ]  # fmt: skip

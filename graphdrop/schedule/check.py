@@ -15,7 +15,7 @@ from ..ops.index import _scatter_add, _set_subtensor
 from ..ops.join import concatenate
 from ..types import Atom, evaluate
 from .memory import Layout, lifetimes, replaces
-from .program import Buffer, Kernel, Loop, Place, Product, Program, Rows, Step, touched
+from .program import Buffer, Kernel, Loop, Pack, Place, Product, Program, Rows, Step, touched
 
 
 def check(program: Program) -> None:
@@ -57,6 +57,19 @@ def _check_values(number: int, step: Step) -> None:
         written = [b for b, writes in touched(step) if writes]
         if any(b.node is not step.node for b in written):
             raise ScheduleError(f"step {number} writes {step.node!r} elsewhere")
+    if isinstance(step, Product) and step.packed is not None:
+        _check_packed(number, step.packed, step.node.inputs[1])
+    if isinstance(step, Loop):
+        given = step.body.inputs[len(step.body.inputs) - len(step.captured) :]
+        for inner, place in zip(given, step.captured, strict=True):
+            if inner.room is not None:
+                _check_packed(number, place.buffer, inner.node)
+
+
+def _check_packed(number: int, buffer: Buffer, node: Node) -> None:
+    """Whether what is in a buffer was laid out of a node."""
+    if buffer.room is None or buffer.node is not node:
+        raise ScheduleError(f"step {number} takes {buffer!r} for {node!r} packed")
 
 
 def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> None:
@@ -83,7 +96,7 @@ def check_layout(program: Program, memory: Layout, env: Mapping[Atom, int]) -> N
                         raise ScheduleError(f"{buffer!r} and {old!r} share memory at step {number}")
                     live.remove(other)
             bisect.insort(live, span)
-        for place in _places(step):
+        for place in _places(step, env):
             kind = (place.shape, place.strides, place.offset, place.buffer.elements)
             if kind not in inside:
                 _check_inside(number, place, env)
@@ -105,11 +118,13 @@ def _span(buffer: Buffer, memory: Layout, env: Mapping[Atom, int]) -> _Span:
     return start, start + nbytes, buffer.number
 
 
-def _places(step: Step) -> list[Place]:
+def _places(step: Step, env: Mapping[Atom, int]) -> list[Place]:
     if isinstance(step, Kernel):
         return [*step.reads.values(), *step.writes.values(), *step.reduced.values()]
     if isinstance(step, Product):
         return [step.left, step.right, step.out]
+    if isinstance(step, Pack):
+        return [] if any(evaluate(steps, env) <= 0 for steps in step.loops) else [step.source]
     if isinstance(step, Rows):
         return [p for p in (step.ids, step.array, step.rows) if p is not None]
     if isinstance(step, Loop):

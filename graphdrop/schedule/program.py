@@ -23,11 +23,13 @@ class Buffer:
     number  its place in `Program.buffers`
     role    "input", "constant", "output", "scratch", or "foreign": made by a step outside
     node    what it holds
+    room    how many elements, if the backend lays out what it holds in an order of its own
     """
 
     number: int
     role: str
     node: Node
+    room: Size | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -35,7 +37,7 @@ class Buffer:
 
     @property
     def elements(self) -> Size:
-        return num_elements(self.node.shape)
+        return num_elements(self.node.shape) if self.room is None else self.room
 
     def __repr__(self) -> str:
         return f"{self.role[0]}{self.number}"
@@ -96,12 +98,34 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A product of matrices (..., n, k) and (..., k, m); transposes are strides."""
+    """A product of matrices (..., n, k) and (..., k, m); transposes are strides.
+
+    packed  the right operand in the backend's own order, if that was made before; see `Pack`
+    """
 
     node: Node
     left: Place
     right: Place
     out: Place
+    packed: Buffer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """The right operand of products in a loop, laid out before it in the backend's own order.
+
+    node    one of the products
+    source  the operand, a matrix
+    result  a buffer with as much room as the backend wants
+    rows    how many rows the products have
+    loops   the lengths of the loops around them: where one has no steps, nothing is read
+    """
+
+    node: Node
+    source: Place
+    result: Buffer
+    rows: Size
+    loops: tuple[Size, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +191,7 @@ class Loop:
     outs: tuple[Buffer, ...]
 
 
-Step: TypeAlias = "Kernel | Product | Rows | Outside | Loop"
+Step: TypeAlias = "Kernel | Product | Pack | Rows | Outside | Loop"
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +232,10 @@ def touched(step: Step) -> Iterator[tuple[Buffer, bool]]:
         yield from ((p.buffer, True) for p in (*step.writes.values(), *step.reduced.values()))
     elif isinstance(step, Product):
         yield from ((step.left.buffer, False), (step.right.buffer, False), (step.out.buffer, True))
+        if step.packed is not None:
+            yield step.packed, False
+    elif isinstance(step, Pack):
+        yield from ((step.source.buffer, False), (step.result, True))
     elif isinstance(step, Rows):
         yield step.ids.buffer, False
         if step.array is not None:
@@ -273,7 +301,7 @@ def title(step: Step) -> tuple[Node, str]:
         return ends[-1], f"kernel: {names}"
     if isinstance(step, Loop):
         return step.node, f"loop: {len(step.body.steps)} steps"
-    kinds = {Product: "product", Rows: "rows", Outside: "outside"}
+    kinds = {Product: "product", Pack: "pack", Rows: "rows", Outside: "outside"}
     return step.node, f"{kinds[type(step)]}: {step.node.op.name}"
 
 
@@ -291,6 +319,8 @@ def _line(number: int, step: Step) -> str:
         what = f"kernel over {list(step.domain)}: {' '.join(names) or 'copy'}"
     elif isinstance(step, Product):
         what = f"product: matmul {step.left.shape} @ {step.right.shape}"
+    elif isinstance(step, Pack):
+        what = f"pack: {step.source.shape} for a loop's products  {format_origin(step.node.origin)}"
     elif isinstance(step, Rows):
         what = f"rows: {step.node.op.name}  {format_origin(step.node.origin)}"
     elif isinstance(step, Loop):

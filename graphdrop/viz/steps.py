@@ -10,7 +10,7 @@ from .. import printing
 from ..errors import ArgumentError
 from ..function import Function
 from ..graph import Node, format_origin
-from ..schedule import Buffer, Kernel, Loop, Product, Program, moved, title, touched
+from ..schedule import Buffer, Kernel, Loop, Pack, Product, Program, moved, title, touched
 from ..types import Atom, Size, evaluate
 from .picture import FORWARD, Box, Picture, elide, tip_of
 
@@ -91,7 +91,7 @@ class _Drawing:
         if word == "kernel" and any("key" in n.op.operand_names for n in step.nodes):
             kind = "dropout"
         else:
-            kind = word if word in ("product", "rows", "loop", "outside") else "op"
+            kind = word if word in ("product", "pack", "rows", "loop", "outside") else "op"
         tip = (
             f"step {number}: {what}", *(tip_of(n, FORWARD)[0] for n in _nodes(step)),
             f"built at {printing.shown(format_origin(node.origin))}",
@@ -107,6 +107,8 @@ class _Drawing:
                 ", ".join(str(self._known(s)) for s in p.shape) for p in (step.left, step.right)
             )
             lines = [f"({left}) @ ({right})"]
+        elif isinstance(step, Pack):
+            lines = [f"({', '.join(str(self._known(s)) for s in step.source.shape)})"]
         elif isinstance(step, Loop):
             inner = [n.op.name for s in step.body.steps for n in _nodes(s)]
             count = f"{self._known(step.length)} times {len(step.body.steps)} steps"
