@@ -33,6 +33,8 @@ else:
 
 
 Params: TypeAlias = Mapping[str, Any]
+# a type, and the pairs of sizes that must be equal
+Typed: TypeAlias = "tuple[Type, tuple[tuple[Size, Size], ...]]"
 NO_PARAMS: Params = MappingProxyType({})
 Origin: TypeAlias = "tuple[str, int] | None"  # the user's file and line
 
@@ -190,14 +192,9 @@ class Node(Operators):
         return f"<{self.op.name}{label} {self.type}>"
 
 
-def intern(
-    op: Op,
-    inputs: tuple[Node, ...],
-    params: Params,
-    make_type: Callable[[], tuple[Type, tuple[tuple[Size, Size], ...]]],
-) -> Node:
-    """The one node with this op, inputs and params; `make_type` runs only for a new one."""
-    node = _interned_node(op, inputs, params, make_type)
+def intern(op: Op, inputs: tuple[Node, ...], params: Params, typed: Typed | None = None) -> Node:
+    """The one node with this op, inputs and params; `typed` if its type is known already."""
+    node = _interned_node(op, inputs, params, typed)
     built = _built.get()
     if built is not None:
         built.add(node)
@@ -224,21 +221,16 @@ def building() -> Iterator[set[Node]]:
             outer |= found
 
 
-def _interned_node(
-    op: Op,
-    inputs: tuple[Node, ...],
-    params: Params,
-    make_type: Callable[[], tuple[Type, tuple[tuple[Size, Size], ...]]],
-) -> Node:
-    # ids are safe: a live node keeps its inputs and params alive; its entry goes before they do
-    key = (op, *map(id, inputs), freeze(params)) if params else (op, *map(id, inputs))
+def _interned_node(op: Op, inputs: tuple[Node, ...], params: Params, typed: Typed | None) -> Node:
+    # ids are safe: a live node keeps op, inputs and params alive; its entry goes before they do.
+    # A key of numbers alone is nothing that Python's collector has to visit again and again
+    key = (id(op), *map(id, inputs), freeze(params)) if params else (id(op), *map(id, inputs))
     ref = _interned.get(key)
     node = ref() if ref is not None else None
     if node is not None:
         return node
-    type, checks = make_type()
+    type, checks = typed or op.infer(inputs, params)
     node = Node(op, inputs, params, type, checks)
-
     new = _Entry(node, _forget)
     new.key = key
     while True:  # another thread may have built the same node meanwhile
@@ -266,21 +258,28 @@ def _forget(dead: weakref.ref[Node]) -> None:
 
 def freeze(value: Any) -> Hashable:
     """A hashable key in which 1, True, 1.0 and -0.0 differ."""
+    kind: Any = type(value)
+    if kind in _KEYS:
+        return value  # type: ignore[no-any-return]
     if isinstance(value, (bool, int, str)) or value is None:
-        return (type(value).__name__, value)
+        return (kind.__name__, value)
     if isinstance(value, float):
         return ("float", value.hex())
     if isinstance(value, (MappingProxyType, dict)):
-        return tuple((k, freeze(v)) for k, v in value.items())
+        return tuple([(k, freeze(v)) for k, v in value.items()])
     if isinstance(value, (tuple, list)):
-        return tuple(map(freeze, value))
+        return tuple([freeze(v) for v in value])
     if isinstance(value, np.generic):
         return ("np", value.dtype, value.tobytes())
     assert isinstance(value, Hashable), f"{value!r} cannot be a parameter of an operation"
-    if type(value).__hash__ is object.__hash__:
+    if kind.__hash__ is object.__hash__:
         # a function or a stream, which may refer to the node: its key must not keep it alive
         return ("id", id(value))
+    _KEYS.add(kind)
     return value
+
+
+_KEYS: set[type] = set()  # kinds of parameters that have been seen to be keys themselves
 
 
 def _size_inputs(params: Params, checks: tuple[tuple[Size, Size], ...]) -> tuple[Node, ...]:

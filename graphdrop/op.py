@@ -15,7 +15,16 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 import numpy as np
 
 from .errors import ArgumentError, DTypeError, GraphdropError
-from .graph import NO_PARAMS, Node, Origin, current_origin, format_origin, intern
+from .graph import (
+    NO_PARAMS,
+    Node,
+    Origin,
+    Params,
+    Typed,
+    current_origin,
+    format_origin,
+    intern,
+)
 from .pattern import Pattern
 from .types import (
     Dim,
@@ -39,6 +48,7 @@ Prepare: TypeAlias = Callable[..., "tuple[Sequence[Node], dict[str, Any]]"]
 DEFAULT_FLOAT = np.dtype(np.float32)
 # Python's numbers, which take the dtype of what they meet; by kind: which dtypes may be met
 _WEAK: dict[type, str] = {bool: "biuf", int: "iuf", float: "f"}
+DIGEST = 16  # bytes that stand for a literal's, where it has more
 OPS: dict[str, Op] = {}
 
 
@@ -123,12 +133,15 @@ class Op:
 
     def make(self, inputs: tuple[Node, ...], params: dict[str, Any] | None = None) -> Node:
         """The node for operands and params that are already in canonical form."""
-        frozen = MappingProxyType(self._complete(params or {})) if self.param_names else NO_PARAMS
-        if params and not self.param_names:
+        if self.param_names:
+            return intern(self, inputs, MappingProxyType(self._complete(params or {})))
+        if params:
             raise TypeError(f"{self.name} takes no parameters, got {sorted(params)}")
-        return intern(self, inputs, frozen, lambda: self._infer(inputs, frozen))
+        return intern(self, inputs, NO_PARAMS)
 
     def _complete(self, params: dict[str, Any]) -> dict[str, Any]:
+        if list(params) == self.param_names:
+            return dict(params)
         full = {n: params.get(n, self.defaults.get(n, params)) for n in self.param_names}
         missing = [n for n, v in full.items() if v is params]
         unknown = set(params) - set(self.param_names)
@@ -139,9 +152,8 @@ class Op:
             )
         return full
 
-    def _infer(
-        self, inputs: tuple[Node, ...], params: Any
-    ) -> tuple[Type, tuple[tuple[Size, Size], ...]]:
+    def infer(self, inputs: tuple[Node, ...], params: Params) -> Typed:
+        """What the type rule says of operands and params, or its error in the user's words."""
         pending: list[tuple[Size, Size]] = []
         token = _checks.set(pending)
         try:
@@ -150,7 +162,7 @@ class Op:
                     f"takes {len(self.operand_names)} operand(s) "
                     f"({', '.join(self.operand_names)}), got {len(inputs)}"
                 )
-            return self.rule(*(n.type for n in inputs), **params), tuple(pending)
+            return self.rule(*[n.type for n in inputs], **params), tuple(pending)
         except GraphdropError as error:
             raise self._explain(error, inputs) from None
         finally:
@@ -233,8 +245,10 @@ class Literal:
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array = np.array(array, order="C", copy=True)
         self.array.flags.writeable = False
-        digest = hashlib.blake2b(self.array.tobytes(), digest_size=16).digest()
-        self.key = (self.array.dtype, self.array.shape, digest)
+        said = self.array.tobytes()
+        if len(said) > DIGEST:
+            said = hashlib.blake2b(said, digest_size=DIGEST).digest()
+        self.key = (self.array.dtype, self.array.shape, said)
         self._hash = hash(self.key)
 
     def __hash__(self) -> int:
@@ -282,7 +296,7 @@ def constant(value: Any, dtype: Any = None) -> Node:
         raise ArgumentError(f"{value!r} is a node already, not a constant's value")
     plain = type(value) in _WEAK and (dtype is None or type(dtype) is np.dtype)
     literal = _number(value, repr(value), dtype) if plain else Literal(as_literal(value, dtype))
-    return _constant.make((), {"value": literal})
+    return intern(_constant, (), MappingProxyType({"value": literal}))
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

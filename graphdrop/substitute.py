@@ -128,7 +128,7 @@ def rebuild(node: Node, done: Mapping[Node, Node], sizes: dict[Atom, Size]) -> N
             a.type == b.type for a, b in zip(inputs, node.inputs, strict=True)
         ):
             # nothing that the type follows from has changed
-            return intern(node.op, inputs, node.params, lambda: (node.type, node.checks))
+            return intern(node.op, inputs, node.params, (node.type, node.checks))
         return node.op.make(inputs, dict(params))
 
 

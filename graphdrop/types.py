@@ -438,6 +438,7 @@ def broadcast_sizes(a: Size, b: Size) -> Size:
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The common shape under NumPy's rule, restricted to sizes known to be 1."""
+    shapes = tuple([s for s in shapes if s])  # one number stretches to whatever there is
     if not shapes or shapes.count(shapes[0]) == len(shapes):
         return shapes[0] if shapes else ()
     ndim = max(len(s) for s in shapes)

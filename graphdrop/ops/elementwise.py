@@ -92,7 +92,11 @@ def elementwise(
         if any([x.dtype != dtype for x in xs]):  # noqa: C419  # a list is twice as fast here
             raise DTypeError(f"operands must have one dtype, got {[x.dtype.name for x in xs]}")
         operands(dtype)
-        return TensorType(result(dtype), broadcast_shapes(*[x.shape for x in xs]))
+        dtype, shape = result(dtype), broadcast_shapes(*[x.shape for x in xs])
+        for x in xs:
+            if x.shape is shape and x.dtype is dtype:
+                return x  # one type for many nodes
+        return TensorType(dtype, shape)
 
     def prepare(*values: Any) -> tuple[list[Node], dict[str, Any]]:
         if len(values) != arity:
