@@ -42,6 +42,10 @@ AGAIN = 3  # processes that find what another one kept
 GPU_WORKLOADS = ("drop_bw", "softmax_ce", "mlp", "lstm", "lstm_var", "attention", "blobs")
 
 
+class Stopped(SystemExit):
+    """A framework's process ended before it answered; what it printed stands above."""
+
+
 class Worker:
     """One framework on one workload, in a process of its own; see `worker.py`."""
 
@@ -50,7 +54,7 @@ class Worker:
         rate: float | None = None, cache: str = "off",
     ) -> None:  # fmt: skip
         """`cache` is where graphdrop keeps code; without one the first step is the first ever."""
-        self.framework = framework
+        self.framework, self.workload = framework, workload
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         chosen = "" if rate is None else str(rate)
         backend = {"GRAPHDROP_BACKEND": "cupy"} if arguments.device == "gpu" else {}
@@ -69,7 +73,11 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.framework} stopped; what it printed stands above")
+            status = self._process.wait()
+            raise Stopped(
+                f"{self.framework} stopped at {self.workload} with status {status}"
+                + (", killed, which is what happens when memory runs out" if status == -9 else "")
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -92,7 +100,13 @@ def measured(workload: str, arguments: argparse.Namespace) -> list[dict[str, Any
     """One row for each framework that has the workload, the fastest first."""
     workers = []
     for framework in arguments.frameworks:
-        worker = Worker(framework, workload, arguments)
+        try:
+            worker = Worker(framework, workload, arguments)
+        except Stopped as reason:
+            if framework == "graphdrop":
+                raise
+            tqdm.write(f"{reason}; it is left out there")
+            continue
         if worker.about.get("missing"):
             worker.close()
         else:

@@ -89,7 +89,8 @@ class _Description:
         if kind is tuple:
             return tuple([self.value(v) for v in value])
         if kind is Literal:
-            return value.key
+            dtype, shape, said = value.key
+            return dtype.str, shape, said  # a dtype's own repr takes 3 us
         if kind is Dim:
             return "size", plain(value, self._atom)
         if kind is TensorType:
