@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from .leases import lock_of
 
 K = TypeVar("K")
 V = TypeVar("V")
+P = ParamSpec("P")
 
 
 def _references_of_ours() -> int:
@@ -20,6 +23,29 @@ def _references_of_ours() -> int:
 
 
 _OURS = _references_of_ours()
+
+
+class Single(Generic[P, V]):
+    """Decorator of a function whose results are made once for each set of arguments, and stay.
+
+    As `functools.cache`; but of threads that ask at once one makes the result, and the others wait:
+    theirs would be thrown away, while the addresses in it may be in use already.
+    """
+
+    def __init__(self, make: Callable[P, V]) -> None:
+        self.make, self.__doc__ = make, make.__doc__
+        self.lock = lock_of(self)
+        self._values: dict[Any, V] = {}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        assert not kwargs, "arguments are told apart by position"
+        try:
+            return self._values[args]
+        except KeyError:
+            with self.lock:
+                if args not in self._values:
+                    self._values[args] = self.make(*args, **kwargs)
+                return self._values[args]
 
 
 class Recent(Generic[K, V]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -9,12 +10,14 @@ from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
+from llvmlite.binding import ffi
 
 from graphdrop import disk
 
 from .source import SOURCE
 
 VERSION: tuple[int, ...] = llvm.llvm_version_info
+EMIT = "LLVMPY_TargetMachineEmitToMemory"
 _lock = threading.Lock()
 
 
@@ -45,12 +48,17 @@ def compile_module(text: str, symbols: dict[str, int], level: int = 2) -> Any:
     symbols  addresses of functions that the text declares, besides those of the C library
     level    how hard LLVM tries: 0 takes a quarter of the time, for what waits rather than runs
     """
+    return linked(compiled(text, level), symbols)
+
+
+def compiled(text: str, level: int = 2) -> bytes:
+    """The machine code of a module, which may have been kept."""
     name = code_name(text, level)
     code = disk.load(name)
     if code is None:
         code = object_code(text, level)
         disk.keep(name, code)
-    return _engine(code, symbols)
+    return code
 
 
 def own_module(name: str, text: Callable[[], str], symbols: dict[str, int]) -> Any:
@@ -74,7 +82,7 @@ def own_module(name: str, text: Callable[[], str], symbols: dict[str, int]) -> A
 def kept_module(name: str, symbols: dict[str, int]) -> Any | None:
     """As `compile_module`, of code kept under a `code_name`; None if it is there no more."""
     code = disk.load(name)
-    return None if code is None else _engine(code, symbols)
+    return None if code is None else linked(code, symbols)
 
 
 def code_name(text: str, level: int = 2) -> str:
@@ -90,7 +98,8 @@ def machine() -> str:
     return " ".join([llvmlite.__version__, version, target.triple, cpu, features])
 
 
-def _engine(code: bytes, symbols: dict[str, int]) -> Any:
+def linked(code: bytes, symbols: dict[str, int]) -> Any:
+    """An engine with machine code, where the addresses of `symbols` are known."""
     for name, address in symbols.items():
         llvm.add_symbol(name, address)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
@@ -123,26 +132,42 @@ def _pipeline() -> Any:
     return passes
 
 
-def _optimized(text: str) -> tuple[Any, Any]:
-    machine, builder = _passes()
-    module = llvm.parse_assembly(text)
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
-    module.verify()
+def _optimized(text: str) -> Any:
+    """A module in a context of its own, which other threads have nothing to do with."""
+    module = llvm.parse_assembly(text, context=llvm.create_context())
     with _lock:
+        machine, builder = _passes()
+        module.triple = machine.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
         _pipeline().run(module, builder)
-    return module, machine
+    return module
 
 
 def object_code(text: str, level: int = 2) -> bytes:
-    """The machine code of a module as an object file."""
-    module, machine = _optimized(text)
-    found: bytes = (machine if level == 2 else target_machine(level)).emit_object(module)
-    return found
+    """The machine code of a module as an object file.
+
+    llvmlite lets one thread at a time into LLVM.  Most of the time goes into generating code, which
+    several may do at once if each has a context and a machine of its own, as here; so that call
+    goes past llvmlite's lock, where this llvmlite has it in the place we know.
+    """
+    module, machine = _optimized(text), target_machine(level)
+    emit = getattr(getattr(ffi.lib, EMIT), "_cfn", None)
+    if emit is None:
+        found: bytes = machine.emit_object(module)
+        return found
+    with ffi.OutputString() as error:
+        buffer = emit(machine, module, 1, error)  # 1: an object file, no assembly
+        if not buffer:
+            raise RuntimeError(str(error))
+    try:
+        start, size = ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(start, size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def assembly(text: str) -> str:
     """The machine code of a module as assembly text."""
-    module, machine = _optimized(text)
-    found: str = machine.emit_assembly(module)
+    found: str = target_machine().emit_assembly(_optimized(text))
     return found

@@ -9,9 +9,9 @@ order whatever the pieces, so that results do not depend on the number of thread
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
+from graphdrop.kept import Single
 from graphdrop.types import Size
 
 from .engine import features, own_module
@@ -41,20 +41,20 @@ def registers() -> Registers:
     return Registers(16, 2, (4,))
 
 
-@cache
+@Single
 def _engine(kind: str) -> Any:
     allowed = {"gd_allowed": runtime().symbols["gd_allowed"]}
     return own_module(f"products of {kind}", lambda: text(kind, registers()), allowed)
 
 
-def symbols(text: str) -> dict[str, int]:
-    """The addresses of the functions here that a module's text calls."""
-    return {
-        name: _engine(kind).get_function_address(name)
-        for kind in KINDS.values()
-        for name in (f"gd_product_{kind}", f"gd_pieces_{kind}", f"gd_pack_{kind}")
-        if f"@{name}(" in text
-    }
+# what programs may call, and the type of numbers
+NAMES = {f"gd_{what}_{k}": k for k in KINDS.values() for what in ("product", "pieces", "pack")}
+
+
+def address(name: str) -> int:
+    """Where the function called so is."""
+    found: int = _engine(NAMES[name]).get_function_address(name)
+    return found
 
 
 def text(kind: str, held: Registers) -> str:

@@ -47,8 +47,7 @@ def revive(
         return None
     code, note, data = found.split(b"\n", 2)
     recipe = from_bytes(data, atoms)
-    calls = " ".join(f"@{function}(" for function in recipe.calls)
-    engine = kept_module(code.decode(), addresses(calls))
+    engine = kept_module(code.decode(), addresses(recipe.calls))
     if engine is None:
         return None
     return LlvmProgram(graph, kept=(recipe, engine)), note.decode()

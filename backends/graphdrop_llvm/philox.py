@@ -7,8 +7,9 @@ Each is a module of its own, as most programs call one of them.
 from __future__ import annotations
 
 import itertools
-from functools import cache
 from typing import Any
+
+from graphdrop.kept import Single
 
 from .engine import own_module
 from .lanes import Lanes
@@ -25,16 +26,15 @@ def declaration(name: str) -> str:
     return f"declare void @{name}(ptr, {', '.join(['i64'] * len(FIELDS[name]))})"
 
 
-@cache
+@Single
 def _engine(name: str) -> Any:
     return own_module(name, FUNCTIONS[name], {})
 
 
-def symbols(text: str) -> dict[str, int]:
-    """The addresses of the functions below that a module's text calls."""
-    return {
-        name: _engine(name).get_function_address(name) for name in FUNCTIONS if f"@{name}(" in text
-    }
+def address(name: str) -> int:
+    """Where one of `FUNCTIONS` is."""
+    found: int = _engine(name).get_function_address(name)
+    return found
 
 
 def mask_function() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -40,7 +41,7 @@ from graphdrop.schedule import (
 from graphdrop.types import Atom, TupleType, evaluate
 
 from . import blas, gemm, philox, products
-from .engine import assembly, compile_module
+from .engine import assembly, compiled, linked
 from .entry import take_in_python
 from .lower import lower
 from .module import Module
@@ -107,14 +108,30 @@ class _Printed:
         program, module = packed(schedule(graph, prints, lower), products.room), Module()
         printed = Segments(program, module, demand(program), split=split)
         text = module.text()
-        recipe = recipe_of(program, module, printed, list(addresses(text)))
+        calls = [name for name in KNOWN if f"@{name}(" in text]
+        recipe = recipe_of(program, module, printed, calls)
         return cls(graph, program, text, printed.steps, recipe)
 
 
-def addresses(text: str) -> dict[str, int]:
-    """The addresses of the functions that a module's text calls."""
-    found = {r: blas.address(r) for r in products.ROUTINES.values() if r in text}
-    return found | gemm.symbols(text) | philox.symbols(text) | runtime().symbols
+# functions that programs may call, and what finds one's address
+KNOWN: dict[str, Callable[[str], int]] = {
+    **dict.fromkeys(products.ROUTINES.values(), blas.address),
+    **dict.fromkeys(gemm.NAMES, gemm.address),
+    **dict.fromkeys(philox.FUNCTIONS, philox.address),
+}
+
+
+def addresses(calls: Sequence[str]) -> dict[str, int]:
+    """Where functions that a program calls are, and those that many call."""
+    return {name: KNOWN[name](name) for name in calls} | runtime().symbols
+
+
+def _compiled(text: str, calls: Sequence[str]) -> Any:
+    """The machine code of a program; what it calls is made meanwhile, if no process has before."""
+    with ThreadPoolExecutor(1) as beside:
+        found = beside.submit(addresses, calls)
+        code = compiled(text)
+    return linked(code, found.result())
 
 
 class LlvmProgram:
@@ -133,8 +150,8 @@ class LlvmProgram:
         self._make, self.split, self.is_fresh = graph, split, kept is None
         self._origin = current_origin()
         if kept is None:
-            text = self._printed.text
-            kept = self._printed.recipe, compile_module(text, addresses(text))
+            printed = self._printed
+            kept = printed.recipe, _compiled(printed.text, printed.recipe.calls)
         self.recipe, self.engine = kept
         slots = [*self.recipe.inputs, *[r.number for r in self.recipe.results]]
         self.order = {number: i for i, number in enumerate(slots)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from functools import cache
 
+from graphdrop.kept import Single
 from graphdrop.threads import follow
 
 from .engine import compile_module
@@ -59,7 +59,7 @@ class Runtime:
             self._allow(threads)
 
 
-@cache
+@Single
 def runtime() -> Runtime:
     """The one of this process, made when the first program is compiled."""
     found = Runtime()

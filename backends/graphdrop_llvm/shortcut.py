@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from graphdrop import leases
+from graphdrop.kept import Single
 from graphdrop.ops.leaf import Shared
 
 from .entry import DATA, DENSE, FLAGS, LIST_ITEMS, TYPE
@@ -228,7 +228,7 @@ def new_array() -> int:
     return ctypes.c_uint64.from_address(table + NEW_ARRAY * WORD).value
 
 
-@cache
+@Single
 def _method(native: int) -> _MethodDef:
     """What describes the function to the interpreter, which reads it as long as there is one."""
     return _MethodDef(b"shortcut", native, METH_FASTCALL, None)
