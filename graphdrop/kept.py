@@ -39,13 +39,11 @@ class Single(Generic[P, V]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         assert not kwargs, "arguments are told apart by position"
-        try:
-            return self._values[args]
-        except KeyError:
+        if args not in self._values:
             with self.lock:
                 if args not in self._values:
                     self._values[args] = self.make(*args, **kwargs)
-                return self._values[args]
+        return self._values[args]
 
 
 class Recent(Generic[K, V]):

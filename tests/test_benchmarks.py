@@ -35,6 +35,15 @@ def test_a_table_a_file_and_a_chart(tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_peer_that_stops_is_left_out(tmp_path: Path) -> None:
+    short = ("--seconds", "0.05", "--rounds", "1", "--out", str(tmp_path))
+    text = run("--workloads", "tiny", "--frameworks", "json,graphdrop", *short)
+    assert "json stopped at tiny with status 1; it is left out there" in text
+    assert [r["framework"] for r in json.loads((tmp_path / "bench.json").read_text())] == [
+        "graphdrop"
+    ]
+
+
 def test_frameworks_compute_the_same() -> None:
     text = run("--check", "--workloads", "tiny_grad,deep,mlp", "--frameworks", "graphdrop,numpy")
     assert text.count("graphdrop, numpy agree") == 3

@@ -41,7 +41,7 @@ def print_product(product: Product, module: Module) -> tuple[str, list[tuple[int
         if blas.chosen():
             _library_call(code, product, matrices, kind)
         else:
-            _own_call(code, product, matrices, kind, f"i64 {piece}, i64 {cut}, ptr {packed}")
+            _own_call(code, product, matrices, kind, (piece, cut, packed))
     code.do("ret void")
     return module.step([*code.entry(), *code.lines]), code.places
 
@@ -86,7 +86,10 @@ def sizes(product: Product) -> tuple[Size, Size, Size, Size]:
     return n, m, product.left.shape[-1], num_elements(product.node.shape[:-2])
 
 
-def _own_call(code: Code, product: Product, matrices: list[str], kind: str, piece: str) -> None:
+def _own_call(
+    code: Code, product: Product, matrices: list[str], kind: str, which: tuple[str, str, str]
+) -> None:
+    """`which` piece of what cut is computed, and where the right operand is packed."""
     m, n, k, _ = (f"i64 {code.size(s)}" for s in sizes(product))
     left, right = (
         ", ".join(f"i64 {code.size(s)}" for s in p.strides[-2:])
@@ -96,9 +99,10 @@ def _own_call(code: Code, product: Product, matrices: list[str], kind: str, piec
     code.module.needs[
         f"declare void @{name}(ptr, i64, i64, ptr, i64, i64, ptr, {sixty_four}, ptr)"
     ] = None  # fmt: skip
-    a, b, c = matrices
+    (a, b, c), (piece, cut, packed) = matrices, which
     code.do(
-        f"call void @{name}(ptr {a}, {left}, ptr {b}, {right}, ptr {c}, {m}, {n}, {k}, {piece})"
+        f"call void @{name}(ptr {a}, {left}, ptr {b}, {right}, ptr {c}, {m}, {n}, {k}, "
+        f"i64 {piece}, i64 {cut}, ptr {packed})"
     )
 
 

@@ -301,7 +301,9 @@ def title(step: Step) -> tuple[Node, str]:
         return ends[-1], f"kernel: {names}"
     if isinstance(step, Loop):
         return step.node, f"loop: {len(step.body.steps)} steps"
-    kinds = {Product: "product", Pack: "pack", Rows: "rows", Outside: "outside"}
+    if isinstance(step, Pack):
+        return step.node, f"pack: right operand of {step.node.op.name}"
+    kinds = {Product: "product", Rows: "rows", Outside: "outside"}
     return step.node, f"{kinds[type(step)]}: {step.node.op.name}"
 
 
