@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import graphdrop as gd
+
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the peak can be measured on Linux only"
 )
@@ -57,3 +59,15 @@ def test_a_step_needs_what_its_program_says_and_masks_need_nothing() -> None:
     assert plan > 50e6
     assert peak <= 1.15 * plan
     assert plan == without
+
+
+def test_sizes_that_no_machine_has_are_an_error_of_the_call() -> None:
+    """Also where all of them are known when the program is compiled."""
+    x = gd.matrix("x", shape=(1 << 40, 1 << 21))
+    w = gd.matrix("w", shape=(1 << 21, 1 << 21))
+    f = gd.function([x, w], gd.tanh(x @ w).sum(), backend="llvm")
+    asked = f.executable.recipe.demand  # type: ignore[attr-defined]
+    assert asked.is_fixed
+    assert f.executable.recipe.layout is None  # type: ignore[attr-defined]
+    with pytest.raises(MemoryError, match="bytes of scratch"):
+        f.executable.run([], ())

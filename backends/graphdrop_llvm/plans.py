@@ -52,7 +52,7 @@ class Plan:
         self.env = dict(zip(recipe.atoms, sizes, strict=True))
         if any(need.wrong(self.env) for need in recipe.needs):
             check_conditions(conditions(program.program), self.env)
-        self.layout = layout(recipe.demand, self.env)
+        self.layout = recipe.layout or layout(recipe.demand, self.env)
         known = [evaluate(s, self.env) for s in recipe.sizes]
         self.table = np.array(known or [0], np.int64)
         self.address = self.table.ctypes.data

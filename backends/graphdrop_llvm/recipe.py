@@ -18,12 +18,14 @@ from graphdrop.plain import from_plain, plain
 from graphdrop.schedule import (
     Demand,
     Kernel,
+    Layout,
     Need,
     Outside,
     Piece,
     Product,
     Program,
     conditions,
+    layout,
     moved,
 )
 from graphdrop.types import Atom, Shape, Size, atom_size
@@ -57,6 +59,7 @@ class Recipe:
     sizes      the sizes that the code looks up in a table
     constants  number of a buffer -> what is in it
     demand     what memory is needed
+    layout     where scratch lies, if that is the same for all sizes
     moved      bytes read and written, where all is done in kernels and products; else None
     needs      what must hold for the sizes of a call
     """
@@ -69,6 +72,7 @@ class Recipe:
     sizes: Sequence[Size]
     constants: Mapping[int, Array]
     demand: Demand
+    layout: Layout | None
     moved: Size | None
     needs: Sequence[Need]
 
@@ -86,9 +90,19 @@ def recipe_of(program: Program, module: Module, printed: Segments, calls: Sequen
     ]
     return Recipe(
         program.atoms, printed.parts, calls, [b.number for b in program.inputs], outputs,
-        tuple(module.sizes), _constants(program, printed.asked), printed.asked, _moved(program),
+        tuple(module.sizes), _constants(program, printed.asked), printed.asked,
+        _layout(printed.asked), _moved(program),
         [need for _, need in conditions(program)],
     )  # fmt: skip
+
+
+def _layout(asked: Demand) -> Layout | None:
+    if not asked.is_fixed:
+        return None
+    try:
+        return layout(asked, {})
+    except MemoryError:
+        return None  # which a call is to say
 
 
 def _constants(program: Program, asked: Demand) -> dict[int, Array]:
@@ -138,10 +152,14 @@ def _said(recipe: Recipe) -> Any:
         pieces = [[p.buffers, p.first, p.last, size(p.size)] for p in asked.pieces]
         return [asked.first, asked.after, pieces, [asks(inner) for inner in asked.loops]]
 
+    def lies(memory: Layout) -> Any:
+        return [list(memory.offsets.items()), memory.own, [lies(inner) for inner in memory.loops]]
+
     return {
         "parts": recipe.parts, "calls": recipe.calls, "inputs": recipe.inputs,
         "outputs": [[r.number, r.dtype.name, sizes(r.shape or ())] for r in recipe.outputs],
-        "sizes": sizes(recipe.sizes), "demand": asks(recipe.demand), "moved": size(recipe.moved),
+        "sizes": sizes(recipe.sizes), "demand": asks(recipe.demand),
+        "layout": recipe.layout and lies(recipe.layout), "moved": size(recipe.moved),
         "constants": [[n, a.dtype.name, a.shape] for n, a in recipe.constants.items()],
         "needs": [[sizes(n.loops), size(n.limit), size(n.at)] for n in recipe.needs],
     }  # fmt: skip
@@ -164,6 +182,10 @@ def from_bytes(data: bytes, atoms: tuple[Atom, ...]) -> Recipe:
         found = [Piece(buffers, begin, end, size(nbytes)) for buffers, begin, end, nbytes in pieces]
         return Demand(first, after, found, [asked(inner) for inner in loops])
 
+    def layout_of(values: Any) -> Layout:
+        offsets, own, loops = values
+        return Layout(dict(offsets), own, tuple([layout_of(inner) for inner in loops]))
+
     constants, start = {}, 0
     for number, kind, shape in said["constants"]:
         dtype = np.dtype(kind)
@@ -173,6 +195,7 @@ def from_bytes(data: bytes, atoms: tuple[Atom, ...]) -> Recipe:
     return Recipe(
         atoms, said["parts"], said["calls"], said["inputs"],
         [Result(n, np.dtype(kind), sizes(shape)) for n, kind, shape in said["outputs"]],
-        sizes(said["sizes"]), constants, asked(said["demand"]), size(said["moved"]),
+        sizes(said["sizes"]), constants, asked(said["demand"]),
+        said["layout"] and layout_of(said["layout"]), size(said["moved"]),
         [Need(sizes(loops), size(limit), size(at)) for loops, limit, at in said["needs"]],
     )  # fmt: skip

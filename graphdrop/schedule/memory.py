@@ -116,6 +116,12 @@ class Demand:
     pieces: list[Piece]
     loops: list[Demand]
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all sizes are known, so that there is one layout."""
+        own = all(isinstance(piece.size, int) for piece in self.pieces)
+        return own and all(inner.is_fixed for inner in self.loops)
+
 
 def demand(
     program: Program, may: Callable[[Kernel, Buffer, Buffer], bool] = replaces, first: int = 0
