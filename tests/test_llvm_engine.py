@@ -54,12 +54,17 @@ def test_threads_get_the_same_machine_code() -> None:
 
 
 def test_it_is_what_llvmlite_makes_under_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    past = engine.object_code(TEXTS[0])
+    past, calls = engine.object_code(TEXTS[0]), []
     entry = getattr(engine.ffi.lib, engine.EMIT)
     assert getattr(entry, "_cfn", None) is not None, "another llvmlite: look where its lock is now"
-    monkeypatch.setattr(engine, "EMIT", "LLVMPY_GetVersionInfo")
-    monkeypatch.setattr(engine.ffi.lib, "_fntab", {**engine.ffi.lib._fntab, engine.EMIT: None})
+
+    def locked(*given: Any) -> Any:
+        calls.append(len(given))
+        return entry(*given)
+
+    monkeypatch.setitem(engine.ffi.lib._fntab, engine.EMIT, locked)
     assert engine.object_code(TEXTS[0]) == past
+    assert len(calls) == 1, "llvmlite's own way was taken"
 
 
 def test_a_module_that_llvm_refuses_is_an_error() -> None:

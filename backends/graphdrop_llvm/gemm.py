@@ -157,10 +157,16 @@ def _depth(f: Flow) -> str:
     return f.parts("%k", f.larger(f.parts("%k", DEPTH), 1))
 
 
-def panels(columns: Size, kind: str) -> tuple[Size, int]:
-    """How many panels a right operand of so many columns has, and the columns of one."""
+def panels(columns: Size, kind: str) -> Size:
+    """How many panels a right operand of so many columns has; threads share them."""
     width = Tiles(kind, registers()).width
-    return (columns + (width - 1)) // width, width
+    return (columns + (width - 1)) // width
+
+
+def room(columns: Size, depth: Size, kind: str) -> Size:
+    """How many numbers `gd_pack` needs for a right operand of so many columns and rows."""
+    tiles = Tiles(kind, registers())
+    return LINE // tiles.size + panels(columns, kind) * tiles.width * depth
 
 
 def _pack(tiles: Tiles) -> str:

@@ -8,7 +8,6 @@ from graphdrop.types import Size, num_elements
 
 from . import blas, gemm
 from .module import Code, Module
-from .tiles import LINE
 
 ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
 
@@ -48,16 +47,15 @@ def print_product(product: Product, module: Module) -> tuple[str, list[tuple[int
 
 def room(product: Product) -> Size | None:
     """See `graphdrop.schedule.packed`."""
-    rows, columns, inner, _ = sizes(product)
+    rows, columns, depth, _ = sizes(product)
     if blas.chosen() or len(product.right.shape) != 2 or 1 in (rows, columns):
         return None
-    count, width = gemm.panels(columns, gemm.KINDS[product.node.dtype.name])
-    return LINE // product.node.dtype.itemsize + count * width * inner
+    return gemm.room(columns, depth, gemm.KINDS[product.node.dtype.name])
 
 
 def units(pack: Pack) -> Size:
     """What threads share."""
-    return gemm.panels(pack.source.shape[-1], gemm.KINDS[pack.node.dtype.name])[0]
+    return gemm.panels(pack.source.shape[-1], gemm.KINDS[pack.node.dtype.name])
 
 
 def print_pack(pack: Pack, module: Module) -> tuple[str, list[tuple[int, Size]]]:
@@ -68,12 +66,12 @@ def print_pack(pack: Pack, module: Module) -> tuple[str, list[tuple[int, Size]]]
     b, to = code.place(pack.source), code.buffer(pack.result.number)
     apart = ", ".join(f"i64 {code.size(s)}" for s in pack.source.strides)
     k, n = pack.source.shape
-    sizes = ", ".join(f"i64 {code.size(s)}" for s in (pack.rows, n, k))
+    known = ", ".join(f"i64 {code.size(s)}" for s in (pack.rows, n, k))
     steps = "1"
     for size in pack.loops:
         steps = code.mul(steps, code.larger(code.size(size), 0))
     code.do(
-        f"call void @{name}(ptr {b}, {apart}, ptr {to}, {sizes}, i64 {steps}, i64 %first, "
+        f"call void @{name}(ptr {b}, {apart}, ptr {to}, {known}, i64 {steps}, i64 %first, "
         "i64 %last)"
     )
     code.do("ret void")
