@@ -11,7 +11,7 @@ import pytest
 
 import graphdrop as gd
 from graphdrop.errors import ScheduleError
-from graphdrop.schedule import Loop, Pack, Product, Program, Step, check
+from graphdrop.schedule import Loop, Pack, Product, Program, Step, check, moved
 from graphdrop_llvm.gemm import OFTEN
 from graphdrop_llvm.program import LlvmProgram
 
@@ -80,6 +80,14 @@ class TestWhatIsPacked:
             assert all(p.packed is not None for p in products)
         assert len({p.packed for p in steps_of(forward.body, Product)}) == 2
         assert "pack: (33, 33) for a loop's products" in program.text()
+
+    def test_what_is_packed_is_moved_once_by_each_product(self) -> None:
+        x, w = gd.tensor("x", "float32", (9, 40, 33)), weights(33, 33)
+        last, _ = gd.scan(lambda h, xt: (gd.tanh(h @ w + xt), None), x, init=gd.zeros((40, 33)))
+        program = program_of(gd.function([x], last, backend="llvm"))
+        ((product,), (pack,)) = (steps_of(program, kind) for kind in (Product, Pack))
+        assert moved(product) == 4 * (40 * 33 + 33 * 33 + 40 * 33)
+        assert moved(pack) == 4 * (33 * 33 + pack.result.elements)
 
     def test_not_what_the_loop_changes_nor_vectors_nor_batches(self) -> None:
         x = gd.tensor("x", "float32", (None, 2, 7, 7))

@@ -262,7 +262,9 @@ def moved(step: Step) -> Size:
                 total = total + num_elements(place.shape) * place.buffer.dtype.itemsize * count
         return total
     for buffer, _ in touched(step):
-        total = total + buffer.elements * buffer.dtype.itemsize
+        # an operand that is packed is not read a second time as it was
+        if buffer.room is None or isinstance(step, Pack):
+            total = total + buffer.elements * buffer.dtype.itemsize
     return total
 
 
